@@ -1,0 +1,38 @@
+"""The instrument setup of a frame or product: what calibrations are matched and named by."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class SetupKey(StrEnum):
+    """What two setups can be compared by; each is an attribute of ``Setup``. Beside it, its keyword."""
+
+    MODE = "mode"  # INS.MODE, WFM-NOAO-N and so on
+    READOUT = "readout"  # DET.READ.CURNAME, SCI1.0
+    READOUT_ID = "readout_id"  # DET.READ.CURID, 1
+    BINX = "binx"  # DET.BINX
+    BINY = "biny"  # DET.BINY
+    FILTER = "filter"  # INS.OPTI1.NAME, Blue or Blue-Na2
+    OPTICS = "optics"  # INS.OPTI2.NAME, WFM or NFM
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Setup:
+    """Setup of one frame. A keyword that the header lacks is '' or 0."""
+
+    mode: str = ""
+    readout: str = ""
+    readout_id: int = 0
+    binx: int = 1
+    biny: int = 1
+    filter: str = ""
+    optics: str = ""
+
+    def value(self, key: SetupKey) -> str | int:
+        """Return the value of one key."""
+        value: str | int = getattr(self, key.value)
+        return value
+
+    def differences(self, other: "Setup", keys: tuple[SetupKey, ...]) -> dict[str, tuple[str | int, str | int]]:
+        """Return each key among ``keys`` whose values differ, with this value and the other's."""
+        return {key.value: (self.value(key), other.value(key)) for key in keys if self.value(key) != other.value(key)}

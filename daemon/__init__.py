@@ -1,0 +1,1 @@
+"""Processes and faces: the watcher, the worker, the command line."""

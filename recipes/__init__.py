@@ -1,0 +1,1 @@
+"""Pixels: one module a recipe, each a pure function of one channel. Knows neither archive, queue nor settings."""

@@ -1,0 +1,1 @@
+"""What runs when: classification, cascade, planning, and the queue that carries it out."""
