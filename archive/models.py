@@ -197,6 +197,7 @@ class Part(Row):
     state: Mapped[PartState] = mapped_column(_states(PartState), default=PartState.QUEUED, index=True)
     attempt: Mapped[int] = mapped_column(default=0)
     crashes: Mapped[int] = mapped_column(default=0)  # attempts that took their worker with them
+    retries: Mapped[int] = mapped_column(default=0)  # attempts lost to a broken world; a requeue sets it and crashes to 0
     sent: Mapped[datetime | None]
     not_before: Mapped[datetime | None]
     worker: Mapped[str] = mapped_column(String(128), default="")  # host:pid:start of the process that holds the lease
