@@ -167,6 +167,7 @@ class Step(Row):
     parameters: Mapped[dict[str, Any]] = mapped_column(default=dict)
     missing: Mapped[list[Any]] = mapped_column(default=list)  # sentences: what it waits for
     warnings: Mapped[list[Any]] = mapped_column(default=list)
+    stale: Mapped[str] = mapped_column(default="")  # why a done step should be made again; '' if its inputs still are the best
     error: Mapped[str] = mapped_column(default="")
     error_kind: Mapped[str] = mapped_column(String(16), default="")  # data, world, bug, poison, limit
     not_before: Mapped[datetime | None]
@@ -240,6 +241,8 @@ class Product(Row):
     certification: Mapped[Certification] = mapped_column(_states(Certification), default=Certification.PROVISIONAL)
     score: Mapped[str] = mapped_column(String(8), default="")  # green, yellow, red; '' while nothing was scored
     static: Mapped[bool] = mapped_column(default=False)
+    # Whether the planner has looked if it changes the choice of a step already done; whoever changes certification clears it.
+    reviewed: Mapped[bool] = mapped_column(default=False, index=True)
     created: Mapped[datetime]
 
     setup: Mapped[Setup] = composite(
