@@ -7,10 +7,23 @@ from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, Enum, Float, ForeignKey, Index, String, TypeDecorator, UniqueConstraint
-from sqlalchemy.orm import DeclarativeBase, Mapped, composite, mapped_column, relationship
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Enum,
+    Float,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, composite, declared_attr, mapped_column, relationship
 
-from archive.setup import Setup
+from archive.setup import Setup, SetupKey
 from archive.states import ArrivalState, Certification, GroupState, PartState, StepState
 
 
@@ -50,7 +63,33 @@ def _states(enum: type[StrEnum]) -> Enum:
 class Row(DeclarativeBase):
     """Base of every row."""
 
+    # Every constraint has a name, so that a later revision can speak of it on both databases.
+    metadata = MetaData(
+        naming_convention={
+            "pk": "%(table_name)s_key",
+            "fk": "%(table_name)s_%(column_0_N_name)s_refers",
+            "uq": "%(table_name)s_%(column_0_N_name)s_unique",
+            "ix": "%(table_name)s_by_%(column_0_N_name)s",
+        }
+    )
     type_annotation_map = {datetime: UtcTime(), dict[str, Any]: JSON(), list[Any]: JSON()}  # noqa: RUF012 - read by SQLAlchemy
+
+
+class HasSetup:
+    """The columns of a setup; ``setup`` is all of them as one value."""
+
+    mode: Mapped[str] = mapped_column(String(32), default="")
+    readout: Mapped[str] = mapped_column(String(32), default="")
+    readout_id: Mapped[int] = mapped_column(default=0)
+    binx: Mapped[int] = mapped_column(default=1)
+    biny: Mapped[int] = mapped_column(default=1)
+    filter: Mapped[str] = mapped_column(String(32), default="")
+    optics: Mapped[str] = mapped_column(String(32), default="")
+
+    @declared_attr
+    def setup(cls) -> Mapped[Setup]:  # noqa: N805 - SQLAlchemy hands over the class
+        """Return the columns as one value."""
+        return composite(Setup.of, *SetupKey)
 
 
 class Arrival(Row):
@@ -64,8 +103,8 @@ class Arrival(Row):
     id: Mapped[int] = mapped_column(primary_key=True)
     path: Mapped[str] = mapped_column(String(1024), index=True)
     kept: Mapped[str | None] = mapped_column(String(1024))
-    size: Mapped[int] = mapped_column(default=0)
-    mtime_ns: Mapped[int] = mapped_column(default=0)
+    size: Mapped[int] = mapped_column(BigInteger, default=0)
+    mtime_ns: Mapped[int] = mapped_column(BigInteger, default=0)
     state: Mapped[ArrivalState] = mapped_column(_states(ArrivalState), default=ArrivalState.WAITING, index=True)
     reason: Mapped[str] = mapped_column(default="")
     digest: Mapped[str | None] = mapped_column(String(64))
@@ -76,7 +115,7 @@ class Arrival(Row):
     frame: Mapped["Frame | None"] = relationship(back_populates="arrivals")
 
 
-class Frame(Row):
+class Frame(HasSetup, Row):
     """One raw frame, identified by its content.
 
     The same ``dp_id`` with other content is the next ``version``; the older one points to it by ``superseded_by``.
@@ -90,7 +129,7 @@ class Frame(Row):
     version: Mapped[int] = mapped_column(default=1)
     digest: Mapped[str] = mapped_column(String(64), unique=True)  # sha256 of the file
     path: Mapped[str] = mapped_column(String(1024))
-    size: Mapped[int]
+    size: Mapped[int] = mapped_column(BigInteger)
     tag: Mapped[str] = mapped_column(String(32))
     catg: Mapped[str] = mapped_column(String(32))  # DPR.CATG
     type: Mapped[str] = mapped_column(String(64))  # DPR.TYPE
@@ -106,24 +145,11 @@ class Frame(Row):
     tpl_expno: Mapped[int] = mapped_column(default=0)
     lamps: Mapped[list[Any]] = mapped_column(default=list)  # muse.Lamp names that are on
     channels: Mapped[list[Any]] = mapped_column(default=list)  # channel numbers in the file
-    mode: Mapped[str] = mapped_column(String(32), default="")
-    readout: Mapped[str] = mapped_column(String(32), default="")
-    readout_id: Mapped[int] = mapped_column(default=0)
-    binx: Mapped[int] = mapped_column(default=1)
-    biny: Mapped[int] = mapped_column(default=1)
-    filter: Mapped[str] = mapped_column(String(32), default="")
-    optics: Mapped[str] = mapped_column(String(32), default="")
     cards: Mapped[dict[str, Any]] = mapped_column(default=dict)  # further header values that rules need
     ingested: Mapped[datetime]
     superseded_by: Mapped[int | None] = mapped_column(ForeignKey("frame.id"))
     group_id: Mapped[int | None] = mapped_column(ForeignKey("group.id"), index=True)
 
-    setup: Mapped[Setup] = composite(
-        lambda mode, readout, readout_id, binx, biny, filter, optics: Setup(  # noqa: A006 - the keyword's own name
-            mode=mode, readout=readout, readout_id=readout_id, binx=binx, biny=biny, filter=filter, optics=optics
-        ),
-        "mode", "readout", "readout_id", "binx", "biny", "filter", "optics",
-    )  # fmt: skip
     arrivals: Mapped[list[Arrival]] = relationship(back_populates="frame")
     group: Mapped["Group | None"] = relationship(back_populates="frames")
 
@@ -167,7 +193,7 @@ class Step(Row):
     parameters: Mapped[dict[str, Any]] = mapped_column(default=dict)
     missing: Mapped[list[Any]] = mapped_column(default=list)  # sentences: what it waits for
     warnings: Mapped[list[Any]] = mapped_column(default=list)
-    stale: Mapped[str] = mapped_column(default="")  # why a done step should be made again; '' if its inputs still are the best
+    stale: Mapped[str] = mapped_column(default="")  # why a done step should be made again
     error: Mapped[str] = mapped_column(default="")
     error_kind: Mapped[str] = mapped_column(String(16), default="")  # data, world, bug, poison, limit
     not_before: Mapped[datetime | None]
@@ -198,7 +224,7 @@ class Part(Row):
     state: Mapped[PartState] = mapped_column(_states(PartState), default=PartState.QUEUED, index=True)
     attempt: Mapped[int] = mapped_column(default=0)
     crashes: Mapped[int] = mapped_column(default=0)  # attempts that took their worker with them
-    retries: Mapped[int] = mapped_column(default=0)  # attempts lost to a broken world; a requeue sets it and crashes to 0
+    retries: Mapped[int] = mapped_column(default=0)  # attempts lost to a broken world; a requeue clears it
     sent: Mapped[datetime | None]
     not_before: Mapped[datetime | None]
     worker: Mapped[str] = mapped_column(String(128), default="")  # host:pid:start of the process that holds the lease
@@ -206,7 +232,7 @@ class Part(Row):
     started: Mapped[datetime | None]
     ended: Mapped[datetime | None]
     seconds: Mapped[float | None]  # CPU seconds of the successful attempt
-    memory: Mapped[int | None]  # peak resident bytes of the successful attempt
+    memory: Mapped[int | None] = mapped_column(BigInteger)  # peak resident bytes of the successful attempt
     error: Mapped[str] = mapped_column(default="")
     error_kind: Mapped[str] = mapped_column(String(16), default="")
     outcome: Mapped[dict[str, Any]] = mapped_column(default=dict)  # files and measurements of the channel
@@ -214,7 +240,7 @@ class Part(Row):
     step: Mapped[Step] = relationship(back_populates="parts")
 
 
-class Product(Row):
+class Product(HasSetup, Row):
     """One archived file: a master calibration (with its step) or a static one (without)."""
 
     __tablename__ = "product"
@@ -226,31 +252,18 @@ class Product(Row):
     name: Mapped[str] = mapped_column(String(128), unique=True)  # MU_MFLA_260617A_wfm-noao-n_slow.fits
     dp_id: Mapped[str] = mapped_column(String(64), unique=True)  # M.MUSE.<time>
     path: Mapped[str] = mapped_column(String(1024))
-    size: Mapped[int]
+    size: Mapped[int] = mapped_column(BigInteger)
     digest: Mapped[str] = mapped_column(String(64))  # sha256 of the file
     night: Mapped[date] = mapped_column(index=True)
     mjd: Mapped[float] = mapped_column(Float(53))  # middle of the raw exposures; begin of validity of a static one
-    mode: Mapped[str] = mapped_column(String(32), default="")
-    readout: Mapped[str] = mapped_column(String(32), default="")
-    readout_id: Mapped[int] = mapped_column(default=0)
-    binx: Mapped[int] = mapped_column(default=1)
-    biny: Mapped[int] = mapped_column(default=1)
-    filter: Mapped[str] = mapped_column(String(32), default="")
-    optics: Mapped[str] = mapped_column(String(32), default="")
     channels: Mapped[list[Any]] = mapped_column(default=list)
     certification: Mapped[Certification] = mapped_column(_states(Certification), default=Certification.PROVISIONAL)
     score: Mapped[str] = mapped_column(String(8), default="")  # green, yellow, red; '' while nothing was scored
     static: Mapped[bool] = mapped_column(default=False)
-    # Whether the planner has looked if it changes the choice of a step already done; whoever changes certification clears it.
+    # Whether the planner has weighed it for the steps already done; whoever changes the certification clears it.
     reviewed: Mapped[bool] = mapped_column(default=False, index=True)
     created: Mapped[datetime]
 
-    setup: Mapped[Setup] = composite(
-        lambda mode, readout, readout_id, binx, biny, filter, optics: Setup(  # noqa: A006
-            mode=mode, readout=readout, readout_id=readout_id, binx=binx, biny=biny, filter=filter, optics=optics
-        ),
-        "mode", "readout", "readout_id", "binx", "biny", "filter", "optics",
-    )  # fmt: skip
     step: Mapped[Step | None] = relationship(back_populates="products")
     measurements: Mapped[list["Measurement"]] = relationship(back_populates="product")
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 
 class SetupKey(StrEnum):
@@ -27,6 +28,15 @@ class Setup:
     biny: int = 1
     filter: str = ""
     optics: str = ""
+
+    @classmethod
+    def of(cls, *values: str | int) -> Self:
+        """Return the setup with these values, in the order of ``SetupKey``."""
+        return cls(**dict(zip((key.value for key in SetupKey), values, strict=True)))  # type: ignore[arg-type]  # mixed
+
+    def __composite_values__(self) -> tuple[str | int, ...]:
+        """Return the values in the order of ``SetupKey``; SQLAlchemy spreads them over columns."""
+        return tuple(self.value(key) for key in SetupKey)
 
     def value(self, key: SetupKey) -> str | int:
         """Return the value of one key."""

@@ -1,9 +1,9 @@
-"""States of the registry's rows, their legal moves, and the one function that makes a move."""
+"""States of the registry's rows, their legal moves, and the functions that make a move."""
 
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 
 class ArrivalState(StrEnum):
@@ -120,10 +120,19 @@ class IllegalMove(Exception):  # noqa: N818 - reads as what it is
     """A row was asked to go from one state to another that cannot follow it."""
 
 
-class Stateful(Protocol):
+State = TypeVar("State", bound=StrEnum)
+
+
+class Stateful(Protocol[State]):
     """A row with a state."""
 
-    state: StrEnum
+    state: State
+
+
+class Certifiable(Protocol):
+    """A row with a certification."""
+
+    certification: Certification
 
 
 def check_move(old: StrEnum, new: StrEnum) -> None:
@@ -133,7 +142,13 @@ def check_move(old: StrEnum, new: StrEnum) -> None:
         raise IllegalMove(f"what is {old} cannot become {new}; allowed is {allowed}.")
 
 
-def move(row: Stateful, new: StrEnum) -> None:
+def move(row: Stateful[State], new: State) -> None:
     """Change the state of a row along the table of legal moves."""
     check_move(row.state, new)
     row.state = new
+
+
+def certify(row: Certifiable, new: Certification) -> None:
+    """Change the certification of a product along the table of legal moves."""
+    check_move(row.certification, new)
+    row.certification = new
