@@ -93,7 +93,7 @@ PART_MOVES: Moves = MappingProxyType(
     {
         PartState.QUEUED: frozenset({PartState.RUNNING, PartState.CANCELLED, PartState.FAILED}),
         PartState.RUNNING: frozenset({PartState.DONE, PartState.FAILED, PartState.QUEUED, PartState.CANCELLED}),
-        PartState.DONE: frozenset(),
+        PartState.DONE: frozenset({PartState.QUEUED}),  # its files were lost before the step was finished
         PartState.FAILED: frozenset({PartState.QUEUED, PartState.CANCELLED}),
         PartState.CANCELLED: frozenset({PartState.QUEUED}),
     }
