@@ -1,0 +1,284 @@
+"""Names of files: ``MU_<CODE>_<YYMMDD><VERSION>_<SETTING>.fits`` for products, ``MUSE.<time>`` for raw frames.
+
+The scheme is ESO's (product_codes.html of the MUSE quality control): instrument, type of product, date of the raw
+measurement, version letter, setting. ESO's list of codes is known in part; ``Source`` says which codes are ESO's and
+which are our own choice. docs/names.md lists them all.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+
+from archive.setup import Setup, SetupKey
+
+
+class Source(StrEnum):
+    """Who chose a code."""
+
+    ESO = "ESO"
+    OURS = "ours"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """How products of one type are named.
+
+    Parameters
+    ----------
+    code : str
+        Four letters: M or P begins a product made from raw frames, G a general (static) one.
+    keys : tuple of SetupKey
+        The part of the setup that the name shows, in this order; binning only where it is not 1x1.
+    source : Source
+    label : str
+        What ESO writes between version and setting of a static file.
+    """
+
+    code: str
+    keys: tuple[SetupKey, ...]
+    source: Source = Source.OURS
+    label: str = ""
+
+
+_CHIP = (SetupKey.READOUT, SetupKey.BINX, SetupKey.BINY)
+_LIGHT = (SetupKey.MODE, *_CHIP)
+_SKY = (SetupKey.MODE,)
+_FIELD = (SetupKey.OPTICS,)
+
+# Products made from raw frames, by PRO.CATG. Ours follow ESO's static code of the same type where there is one
+# (GLSP, PLSP), otherwise M for images and cubes and P for tables.
+PRODUCT_CODES: Mapping[str, Code] = MappingProxyType(
+    {
+        "MASTER_BIAS": Code(code="MBIA", keys=_CHIP, source=Source.ESO),
+        "MASTER_DARK": Code(code="MDRK", keys=_CHIP, source=Source.ESO),
+        "MODEL_DARK": Code(code="MDRM", keys=_CHIP),
+        "NONLINEARITY_GAIN": Code(code="PNLG", keys=_CHIP),
+        "BADPIX_TABLE": Code(code="PBPT", keys=()),
+        "MASTER_FLAT": Code(code="MFLA", keys=_LIGHT, source=Source.ESO),
+        "TRACE_TABLE": Code(code="PFTT", keys=_LIGHT, source=Source.ESO),
+        "TRACE_SAMPLES": Code(code="PFTS", keys=_LIGHT),
+        "WAVECAL_TABLE": Code(code="PWCT", keys=_LIGHT, source=Source.ESO),
+        "WAVECAL_RESIDUALS": Code(code="PWCR", keys=_LIGHT),
+        "LSF_PROFILE": Code(code="PLSP", keys=_LIGHT),
+        "MASTER_SKYFLAT": Code(code="MFLS", keys=_LIGHT, source=Source.ESO),  # of the pipelines before 1.0
+        "DATACUBE_SKYFLAT": Code(code="MDCF", keys=_LIGHT),
+        "TWILIGHT_CUBE": Code(code="MTWC", keys=_LIGHT),
+        "DATACUBE_STD": Code(code="MDCS", keys=_SKY, source=Source.ESO),
+        "STD_FLUXES": Code(code="MSFX", keys=_SKY),
+        "STD_RESPONSE": Code(code="PSDR", keys=_SKY),
+        "STD_TELLURIC": Code(code="PSDT", keys=_SKY),
+        "GEOMETRY_TABLE": Code(code="PEOT", keys=_FIELD),
+        "GEOMETRY_UNSMOOTHED": Code(code="PEOU", keys=_FIELD),
+        "GEOMETRY_CUBE": Code(code="MEOC", keys=_FIELD),
+        "GEOMETRY_CHECK": Code(code="MEOK", keys=_FIELD),
+        "SPOTS_TABLE": Code(code="PSPT", keys=_FIELD),
+        "ASTROMETRY_WCS": Code(code="PASW", keys=_FIELD),
+        "DATACUBE_ASTROMETRY": Code(code="MDCA", keys=_FIELD),
+    }
+)
+# Static calibrations, by PRO.CATG. Source: MUSE calibration data page, "Static calibration files".
+STATIC_CODES: Mapping[str, Code] = MappingProxyType(
+    {
+        "ASTROMETRY_REFERENCE": Code(code="GASR", label="astrom_cat", keys=(), source=Source.ESO),
+        "ASTROMETRY_WCS": Code(code="GASW", label="astrom_wcs", keys=_FIELD, source=Source.ESO),
+        "BADPIX_TABLE": Code(code="GBPT", label="badpix_table", keys=(), source=Source.ESO),
+        "GEOMETRY_TABLE": Code(code="GEOT", label="geometry_table", keys=_FIELD, source=Source.ESO),
+        "EXTINCT_TABLE": Code(code="GEXT", label="extinct_table", keys=(), source=Source.ESO),
+        "FILTER_LIST": Code(code="GFIL", label="filter_list", keys=(), source=Source.ESO),
+        "LINE_CATALOG": Code(code="GLNC", label="line_cat", keys=(), source=Source.ESO),
+        "STD_RESPONSE": Code(code="GSDR", label="std_response", keys=_SKY, source=Source.ESO),
+        "STD_FLUX_TABLE": Code(code="GSFT", label="stdflux_table", keys=(), source=Source.ESO),
+        "SKY_LINES": Code(code="GSKL", label="sky_lines", keys=(), source=Source.ESO),
+        "VIGNETTING_MASK": Code(code="GVIM", label="vignetting_mask", keys=(), source=Source.ESO),
+        "LSF_PROFILE": Code(
+            code="GLSP", label="lsf_profile", keys=(SetupKey.READOUT, SetupKey.MODE), source=Source.ESO
+        ),
+        "LSF_TABLE": Code(code="GLST", label="lsf_table", keys=(), source=Source.ESO),
+        "LSF_CUBE": Code(code="GLSC", label="lsf_cube", keys=(SetupKey.READOUT, SetupKey.MODE), source=Source.ESO),
+        "NONLINEARITY_GAIN": Code(code="GNLG", label="nonlinearity_gain", keys=_CHIP),
+        "TELLURIC_REGIONS": Code(code="GTLR", label="telluric_regions", keys=()),
+        "MASK_CHECK": Code(code="GMSK", label="mask_check", keys=()),
+    }
+)
+_CATEGORIES = {code.code: catg for table in (PRODUCT_CODES, STATIC_CODES) for catg, code in table.items()}
+
+# ESO's word for the readout of the scientific mode, seen in the names of its static files (lsf_profile_slow_wfm-n).
+READOUT_NAMES: Mapping[str, str] = MappingProxyType({"SCI1.0": "slow"})
+
+SUFFIXES = (".fits", ".fits.fz", ".fits.gz", ".fits.Z")  # what a frame may come as
+LONGEST_ID = 64  # characters of a data-product identifier in the registry
+
+_NAME = re.compile(r"MU_(?P<code>[A-Z]{4})_(?P<day>[0-9]{6})(?P<letter>[A-Z]+)(?:_(?P<setting>[a-z0-9.\-_]+))?\.fits")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+\-]{0,200}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProductName:
+    """The parts of a product's name; ``catg`` is '' for a code that is not in the lists."""
+
+    code: str
+    catg: str
+    static: bool
+    day: date
+    letter: str
+    setting: str
+
+
+def product_name(catg: str, day: date, letter: str, setup: Setup) -> str:
+    """Name a product made from raw frames.
+
+    Parameters
+    ----------
+    catg : str
+        PRO.CATG.
+    day : date
+        UT date of the first raw frame, 2000 to 2099.
+    letter : str
+        Version, of ``next_letter``.
+    setup : Setup
+        Of the raw frames; a value that the header lacks leaves its part out.
+
+    Raises
+    ------
+    ValueError
+        No code for this PRO.CATG, or date or letter cannot be written.
+    """
+    return _name(PRODUCT_CODES, catg, day, letter, setup)
+
+
+def static_name(catg: str, day: date, letter: str, setup: Setup) -> str:
+    """Name a static calibration as ``product_name`` does, with the day on which its validity begins."""
+    return _name(STATIC_CODES, catg, day, letter, setup)
+
+
+def parse_name(name: str) -> ProductName:
+    """Take a product's name apart.
+
+    Raises
+    ------
+    ValueError
+        It is no name of a product.
+    """
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise ValueError(f"{name!r} is no name of a product; those look like MU_MBIA_260617A_slow.fits.")
+    digits = found["day"]
+    try:
+        day = date(2000 + int(digits[:2]), int(digits[2:4]), int(digits[4:]))
+    except ValueError as error:
+        raise ValueError(f"{name!r} is no name of a product: {digits} is no date, YYMMDD is needed.") from error
+    return ProductName(
+        code=found["code"],
+        catg=_CATEGORIES.get(found["code"], ""),
+        static=found["code"].startswith("G"),
+        day=day,
+        letter=found["letter"],
+        setting=found["setting"] or "",
+    )
+
+
+def next_letter(taken: Iterable[str]) -> str:
+    """Return the version after the highest one taken: A to Z, then AA, AB and so on; gaps stay gaps."""
+    number = max(map(_number, taken), default=0) + 1
+    letter = ""
+    while number:
+        number, digit = divmod(number - 1, 26)
+        letter = chr(ord("A") + digit) + letter
+    return letter
+
+
+def dp_id_of(time: datetime, taken: Collection[str] = ()) -> str:
+    """Return the data-product identifier of a product, ``M.MUSE.<time>``, at the first millisecond not taken.
+
+    Products of one step have one time: the later ones move on by a millisecond each, as ESO's archive has it.
+    """
+    time = time.astimezone(UTC)
+    while (dp_id := f"M.MUSE.{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // 1000:03d}") in taken:
+        time += timedelta(milliseconds=1)
+    return dp_id
+
+
+def data_product_id(name: str) -> str:
+    """Return the identifier of a raw frame from its ARCFILE or file name, safe as part of a path.
+
+    The suffix goes; a character that a file name should not have becomes ``_``.
+
+    Raises
+    ------
+    ValueError
+        Nothing is left.
+    """
+    stem = name.strip().rpartition("/")[2]
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        stem = stem.removesuffix(suffix)
+    if not (safe := _plain(stem)[:LONGEST_ID]):
+        raise ValueError(f"{name!r} names no frame: no letter or digit is in it.")
+    return safe
+
+
+def raw_name(dp_id: str, version: int, suffix: str) -> str:
+    """Return the file name of a raw frame in the archive; the first version keeps ESO's name."""
+    return safe_file_name(f"{dp_id}{f'.v{version}' if version > 1 else ''}{suffix}")
+
+
+def cleaned(name: str) -> str:
+    """Return a plain file name for any name that a file may have come with, its end kept."""
+    return _plain(name[-180:]) or "unnamed"
+
+
+def safe_file_name(name: str) -> str:
+    """Return the name if it is a plain file name, which cannot lead out of its folder.
+
+    Raises
+    ------
+    ValueError
+    """
+    if not _FILE_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} cannot be a file name in the archive: 1 to 201 letters, digits and . _ : + - are allowed, "
+            "beginning with a letter or digit."
+        )
+    return name
+
+
+def slug(text: str) -> str:
+    """Return the text in lower case, everything but letters, digits and dots as single hyphens."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
+
+
+def setting_of(setup: Setup, keys: tuple[SetupKey, ...]) -> str:
+    """Return the part of a name that shows these keys of a setup, '' if there is nothing to show."""
+    parts = {
+        SetupKey.MODE: slug(setup.mode),
+        SetupKey.READOUT: READOUT_NAMES.get(setup.readout, slug(setup.readout)),
+        SetupKey.BINX: f"{setup.binx}x{setup.biny}" if (setup.binx, setup.biny) != (1, 1) else "",
+        SetupKey.OPTICS: slug(setup.optics),
+    }
+    return "_".join(part for key in keys if (part := parts.get(key)))
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._:+\-]", "_", text).lstrip("._:+-")
+
+
+def _name(codes: Mapping[str, Code], catg: str, day: date, letter: str, setup: Setup) -> str:
+    if catg not in codes:
+        raise ValueError(f"there is no product code for {catg}; add one to archive/naming.py and docs/names.md.")
+    if not 2000 <= day.year <= 2099:
+        raise ValueError(f"the date {day} cannot be written as YYMMDD; 2000 to 2099 can.")
+    _number(letter)
+    code = codes[catg]
+    parts = ["MU", code.code, f"{day:%y%m%d}{letter}", code.label, setting_of(setup, code.keys)]
+    return "_".join(part for part in parts if part) + ".fits"
+
+
+def _number(letter: str) -> int:
+    if not re.fullmatch("[A-Z]+", letter):
+        raise ValueError(f"the version {letter!r} is not one of A to Z, AA and so on.")
+    number = 0
+    for character in letter:
+        number = 26 * number + ord(character) - ord("A") + 1
+    return number
