@@ -116,7 +116,7 @@ class FileStack:
             if plane.shape != detector.raw_shape:
                 raise UnreadableFile(
                     f"{exposure.name} has {plane.shape} rows and columns where DET OUT1 NX {nx}, NY {ny},"
-                    f" PRSCX {margin} of the first frame mean {detector.raw_shape}; frames of one layout only can be combined."
+                    f" PRSCX {margin} of the first frame mean {detector.raw_shape}; combine frames of one layout only."
                 )
         return detector
 
@@ -224,7 +224,7 @@ def read_table(path: Path, channel: int, *, scratch: Path | None = None) -> Tabl
         raise AbsentChannel(f"{path.name} has no table of channel {channel}; give a product that has it.")
     with plain.open("rb") as file:
         file.seek(chosen.start)
-        unit = chosen.header.to_bytes() + file.read(padded(chosen.size))
+        unit = chosen.header.to_bytes() + file.read(chosen.padded_size)
     data = fits.BinTableHDU.fromstring(unit).data
     columns = tuple(
         Column(name=column.name, values=_native(data[column.name]), unit=column.unit or "") for column in data.columns

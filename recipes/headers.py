@@ -6,7 +6,7 @@ disk, under their keyword, and astropy parses only those that somebody asks for;
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -49,6 +49,11 @@ class Header(Mapping[str, Value]):
                 header.cards[key] = header.cards[key] + image if key in header.cards else image
         return header
 
+    @classmethod
+    def of(cls, *cards: tuple[str, Value, str]) -> "Header":
+        """Make a header of cards given by keyword, value and comment."""
+        return cls({name: card(name, value, comment) for name, value, comment in cards})
+
     def __getitem__(self, name: str) -> Value:
         value = fits.Card.fromstring(self.cards[name]).value
         if isinstance(value, bool | int | float | str):
@@ -87,6 +92,10 @@ class Header(Mapping[str, Value]):
             raise UnreadableFile(f"The header has {name} = {value!r} where a number is needed; look at the file.")
         return float(value)
 
+    def comment(self, name: str) -> str:
+        """Return the comment of a card."""
+        return str(fits.Card.fromstring(self.cards[name]).comment)
+
     def matching(self, pattern: re.Pattern[str], *, inverted: bool = False) -> "Header":
         """Return the cards whose keyword matches from its start (or, inverted, does not)."""
         return Header({key: image for key, image in self.cards.items() if bool(pattern.match(key)) != inverted})
@@ -123,6 +132,11 @@ class Hdu:
     def name(self) -> str:
         """EXTNAME, '' if there is none."""
         return str(self.header.get("EXTNAME", ""))
+
+    @property
+    def padded_size(self) -> int:
+        """Bytes of data with padding."""
+        return padded(self.size)
 
 
 def padded(size: int) -> int:
@@ -228,10 +242,3 @@ def read_hdus(path: Path) -> Iterator[Hdu]:
                 )
             yield hdu
             file.seek(start)
-
-
-def write_cards(header: Header, cards: Iterable[tuple[str, Value, str]]) -> Header:
-    """Put several cards of keyword, value and comment; return the header."""
-    for name, value, comment in cards:
-        header.set(name, value, comment)
-    return header
