@@ -1,0 +1,28 @@
+"""The Celery tasks. Messages carry ids only; each task reads from the rows what there is to do."""
+
+from celery import Celery
+
+from tasks.cycle import run_cycle
+from tasks.dispatch import CYCLE_TASK, PART_TASK
+from tasks.failures import PartFailed
+from tasks.parts import run_part
+from tasks.site import Site
+
+
+def add_jobs(app: Celery, site: Site) -> None:
+    """Give the tasks to an application."""
+
+    @app.task(name=PART_TASK, throws=(PartFailed,))
+    def part(part_id: int) -> None:
+        """Run one part, the finish of its step if it was the last, and let the planner see what has changed."""
+        try:
+            following: int | None = part_id
+            while following is not None:
+                following = run_part(site, following)
+        finally:
+            run_cycle(site.registry, site.settings, app, site.clock())
+
+    @app.task(name=CYCLE_TASK)
+    def cycle() -> None:
+        """Plan, sweep and dispatch once."""
+        run_cycle(site.registry, site.settings, app, site.clock())

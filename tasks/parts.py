@@ -1,0 +1,199 @@
+"""One part of a step from claim to outcome: a channel through its recipe, or the finish of the step."""
+
+import errno
+import os
+import resource
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from archive.models import Step
+from archive.states import PartState, move
+from recipes.channel import Input, Provenance, reduce_channel
+from recipes.recipe import Params, Recipe
+from tasks.cascade import recipe_of
+from tasks.failures import FINISH, PartFailed, conclude, give_back, judge
+from tasks.finish import finish
+from tasks.leases import Claim, Heartbeat, LeaseLost, claim, hold, this_worker
+from tasks.outcomes import as_json
+from tasks.site import Site
+
+MEGABYTE = 1 << 20  # bytes, as memory is counted
+GIGABYTE = 10**9  # bytes, as disks are counted
+
+log = structlog.get_logger()
+
+
+def run_part(site: Site, part_id: int) -> int | None:
+    """Claim one part, do its work and write down what came out.
+
+    Nothing happens if the part is not to be had: it was delivered twice, or taken back. A worker that lost its lease
+    meanwhile leaves no trace either.
+
+    Returns
+    -------
+    int or None
+        The finishing part of the step, if this was the last of its channels.
+
+    Raises
+    ------
+    PartFailed
+        The part failed or goes back into the queue; its row says why.
+    """
+    worker = site.settings.worker
+    with site.registry.begin() as session:
+        claimed = claim(session, part_id, this_worker(), site.clock(), worker)
+    if claimed is None:
+        log.info("part not claimed", part=part_id)
+        return None
+    names = {"step": claimed.step_id, "channel": claimed.channel, "attempt": claimed.attempt}
+    with structlog.contextvars.bound_contextvars(**names), Heartbeat(site.registry, claimed, worker, site.clock):
+        try:
+            return _work(site, claimed)
+        except LeaseLost as error:
+            log.warning("outcome dropped", why=str(error))
+            return None
+
+
+def _work(site: Site, claimed: Claim) -> int | None:
+    """Do the work under the limits of the settings; every way in which it can fail is judged here, once."""
+    worker = site.settings.worker
+    log.info("part started")
+    try:
+        with limited_memory(worker.memory_limit_mb * MEGABYTE):
+            if claimed.channel != FINISH:
+                return _reduce(site, claimed)
+            finish(site, claimed)
+            return None
+    except LeaseLost:
+        raise
+    except Exception as error:
+        failure = judge(error, seconds=worker.time_limit_seconds, memory_mb=worker.memory_limit_mb)
+        log.warning("part failed", kind=str(failure.kind), why=failure.sentence)
+        with site.registry.begin() as session:
+            part, backoff = hold(session, claimed), timedelta(seconds=worker.backoff_seconds)
+            give_back(session, part, failure, site.clock(), attempts=worker.attempts, backoff=backoff)
+        raise PartFailed(f"step {claimed.step_id}, channel {claimed.channel}: {failure.sentence}") from error
+
+
+def _reduce(site: Site, claimed: Claim) -> int | None:
+    """Send one channel through its recipe and put the outcome into the row."""
+    check_space(site)
+    with site.registry.read() as session:
+        work = work_of(session.get_one(Step, claimed.step_id), claimed.channel)
+    meter = Meter.start()
+    outcome = reduce_channel(
+        work.recipe,
+        work.params,
+        channel=claimed.channel,
+        raws=work.raws,
+        calibrations=work.calibrations,
+        folder=site.store.work_folder(claimed.step_id, claimed.channel, claimed.attempt),
+        provenance=work.provenance,
+    )
+    for path in outcome.files.values():
+        _sync(path)
+    seconds, memory = meter.read()
+    with site.registry.begin() as session:
+        part = hold(session, claimed)
+        part.outcome = as_json(outcome)
+        part.seconds, part.memory = seconds, memory
+        part.error = part.error_kind = ""
+        part.ended, part.lease_until = site.clock(), None
+        move(part, PartState.DONE)
+        log.info("part done", seconds=round(seconds, 2), memory_mb=memory // MEGABYTE)
+        return conclude(session, part.step, part.ended)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file is on the disk: its row may outlive a power cut only together with it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def check_space(site: Site) -> None:
+    """Raise OSError if the archive's disk has too little room to begin a part."""
+    free, least = site.store.free_bytes() / GIGABYTE, site.settings.archive.least_free_gb
+    if free < least:
+        raise OSError(
+            errno.ENOSPC,
+            f"{free:.2f} GB are free below {site.settings.archive.root}, and a part begins with {least:g} GB at least "
+            "(archive.least_free_gb); make room, it is then tried again",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """All that the recipe of one part takes."""
+
+    recipe: Recipe
+    params: Params
+    raws: Mapping[str, list[Path]]
+    calibrations: Mapping[str, Path]
+    provenance: Provenance
+
+
+def work_of(step: Step, channel: int) -> Work:
+    """Read from the rows what a channel is made of: raw frames by tag in order of time, calibrations by PRO.CATG."""
+    recipe = recipe_of(step.recipe)
+    params = recipe.params.from_mapping(step.parameters)
+    defaults = asdict(recipe.params())
+    frames = sorted(
+        ((use.tag, use.frame) for use in step.uses if use.frame and channel in use.frame.channels),
+        key=lambda used: (used[1].mjd, used[1].id),
+    )
+    raws: dict[str, list[Path]] = {}
+    for tag, frame in frames:
+        raws.setdefault(tag, []).append(Path(frame.path))
+    products = {use.tag: use.product for use in step.uses if use.product}
+    return Work(
+        recipe=recipe,
+        params=params,
+        raws=raws,
+        calibrations={tag: Path(product.path) for tag, product in products.items()},
+        provenance=Provenance(
+            recipe=recipe.name,
+            version=recipe.version,
+            raws=tuple(Input(f"{frame.dp_id}.fits", tag, frame.digest) for tag, frame in frames),
+            calibrations=tuple(Input(product.name, tag, product.digest) for tag, product in products.items()),
+            parameters=tuple((name, value, defaults[name]) for name, value in asdict(params).items()),
+        ),
+    )
+
+
+@contextmanager
+def limited_memory(limit: int) -> Iterator[None]:
+    """Let this process have no more than ``limit`` bytes of data; what asks for more gets a MemoryError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+@dataclass(frozen=True)
+class Meter:
+    """CPU time and peak memory of this process and the programs it started, from a moment on."""
+
+    begun: float
+
+    @classmethod
+    def start(cls) -> "Meter":
+        """Begin to count."""
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of earlier parts; proc(5)
+        return cls(_cpu_seconds())
+
+    def read(self) -> tuple[float, int]:
+        """Return CPU seconds since the start, and the peak of resident memory in bytes."""
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return _cpu_seconds() - self.begun, int(status["VmHWM"].split()[0]) * 1024
+
+
+def _cpu_seconds() -> float:
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
