@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from astropy.io import fits
 from numpy.typing import NDArray
 
 from recipes.headers import Header, padded
@@ -28,7 +27,7 @@ CHECKS = re.compile(r"(CHECKSUM|DATASUM|DATAMD5)$")
 POINTERS = ("SCIDATA", "ERRDATA", "QUALDATA")
 
 _UNIT_COMMENTS = {"adu": "DATA is in analog-to-digital units", "count": "DATA is in electrons"}
-_FORMATS = {"b1": "L", "u1": "B", "i2": "I", "i4": "J", "i8": "K", "f4": "E", "f8": "D"}
+_FORMATS = {"u1": "B", "i2": "I", "i4": "J", "i8": "K", "f4": "E", "f8": "D"}
 _BLOCK_ROWS = 128
 _WORD = 0xFFFFFFFF
 
@@ -122,22 +121,37 @@ def _write_planes(file: IO[bytes], image: Image) -> None:
 
 def _write_table(file: IO[bytes], table: Table) -> None:
     """Write a table; the format of a column is that of its array."""
-    columns = [
-        fits.Column(name=item.name, format=_format(item.values), unit=item.unit or None, array=item.values)
-        for item in table.columns
-    ]
-    hdu = fits.BinTableHDU.from_columns(columns)
-    unit = hdu.data.tobytes()
+    arrays = [np.char.encode(c.values, "ascii") if c.values.dtype.kind == "U" else c.values for c in table.columns]
+    record = np.dtype(
+        [(c.name, a.dtype.newbyteorder(">"), a.shape[1:]) for c, a in zip(table.columns, arrays, strict=True)]
+    )
+    rows = np.empty(len(arrays[0]), record)
+    header = Header.of(
+        ("XTENSION", "BINTABLE", "binary table extension"),
+        ("BITPIX", 8, "8-bit bytes"),
+        ("NAXIS", 2, "2-dimensional binary table"),
+        ("NAXIS1", record.itemsize, "width of table in bytes"),
+        ("NAXIS2", len(rows), "number of rows in table"),
+        ("PCOUNT", 0, "required keyword; must = 0"),
+        ("GCOUNT", 1, "required keyword; must = 1"),
+        ("TFIELDS", len(arrays), "number of fields in each row"),
+    )
+    for number, (column, array) in enumerate(zip(table.columns, arrays, strict=True), 1):
+        rows[column.name] = array
+        header.set(f"TTYPE{number}", column.name, f"label for field {number}")
+        header.set(f"TFORM{number}", _format(array), f"data format of field {number}")
+        if column.unit:
+            header.set(f"TUNIT{number}", column.unit, f"physical unit of field {number}")
+    unit = rows.tobytes()
     words = np.frombuffer(unit.ljust(padded(len(unit)), b"\0"), ">u4").astype(np.uint32)
-    _write_hdu(file, Header.from_bytes(hdu.header.tostring().encode()), [words])
+    _write_hdu(file, header, [words])
 
 
 def _format(values: NDArray[Any]) -> str:
     """Return TFORM of an array whose first axis is the rows."""
-    width = int(np.prod(values.shape[1:], dtype=int))
-    if values.dtype.kind in "SU":
-        return f"{values.dtype.itemsize // (4 if values.dtype.kind == 'U' else 1)}A"
-    return f"{width}{_FORMATS[values.dtype.str[1:]]}"
+    if values.dtype.kind == "S":
+        return f"{values.dtype.itemsize}A"
+    return f"{np.prod(values.shape[1:], dtype=int)}{_FORMATS[values.dtype.str[1:]]}"
 
 
 def _write_hdu(file: IO[bytes], header: Header, blocks: Iterable[NDArray[Any]]) -> None:
