@@ -1,0 +1,294 @@
+"""What people see: records and reports as tables of 80 to 120 columns."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from daemon.cli.output import cell, channels_text, duration_text, size_text, table
+from daemon.report import Fate, NightReport, ProductLine
+
+Record = dict[str, Any]
+_FATE_STYLE = {Fate.PROCESSED: "green", Fate.FAILED: "bold red", Fate.UNEXPLAINED: "bold red", Fate.QUARANTINED: "red"}
+
+
+def status_page(record: Record) -> list[RenderableType]:
+    """Return how things stand."""
+    counts = [
+        (what, ", ".join(f"{number} {state}" for state, number in record[what].items()))
+        for what in ("arrivals", "groups", "steps", "parts")
+    ]
+    watcher = record["watcher"]
+    lines = [
+        ("archive", f"{record['archive']}, {size_text(record['free_bytes'])} free"),
+        ("incoming", record["incoming"]),
+        ("registry", record["registry"]),
+        ("broker", record["broker"]),
+        ("watcher", _watcher_text(watcher)),
+        *counts,
+    ]
+    if record["unsent"]:
+        lines.append(("messages", f"{record['unsent']} to be sent"))
+    if last := record["last_product"]:
+        lines.append(("last product", f"{last['name']}, {last['created']:%Y-%m-%d %H:%M:%S}"))
+    page: list[RenderableType] = [_pairs(lines)]
+    if record["work"]:
+        rows = [
+            (
+                part["worker"],
+                part["step"],
+                part["name"],
+                part["channel"],
+                part["since"],
+                "lost" if part["lease_lost"] else "held",
+            )
+            for part in record["work"]
+        ]
+        page += [
+            "",
+            table("Being worked on", ("worker", "step", "name", "channel", "since", "lease"), rows, right=("channel",)),
+        ]
+    if record["failed"]:
+        rows = [
+            (step["id"], step["name"], step["night"], step["error_kind"], step["error"]) for step in record["failed"]
+        ]
+        page += ["", table("Failed last", ("step", "name", "night", "kind", "error"), rows)]
+    return page
+
+
+def _watcher_text(watcher: Record | None) -> str:
+    if not watcher:
+        return "never ran on this archive"
+    if watcher["silent"]:
+        return f"silent for {duration_text(watcher['age_seconds'])}; start it with `musecal run` or its service"
+    trouble = f"; trouble: {watcher['trouble']}" if watcher["trouble"] else ""
+    return (
+        f"{watcher['mode']}, process {watcher['pid']}, {watcher['waiting']} waiting, {watcher['stalled']} stalled, "
+        f"{watcher['taken']} taken{trouble}"
+    )
+
+
+def queue_page(records: Sequence[Record]) -> list[RenderableType]:
+    """Return steps, with what each waits for or works at."""
+    if not records:
+        return ["No step is unfinished."]
+    rows = [
+        (
+            record["id"],
+            record["name"],
+            record["night"],
+            record["state"],
+            f"{record['channels_done']}/{record['channels']}" if record["channels"] else "",
+            record["started"] or record["queued"] or record["created"],
+            record["error"] or record["missing"] or record["warnings"],
+        )
+        for record in records
+    ]
+    columns = ("step", "name", "night", "state", "channels", "since", "remark")
+    return [table("", columns, rows, right=("channels",))]
+
+
+def products_page(records: Sequence[Record]) -> list[RenderableType]:
+    """Return a list of products."""
+    if not records:
+        return ["There is no such product."]
+    rows = [
+        (
+            record["id"],
+            record["name"],
+            record["catg"],
+            record["certification"],
+            record["score"],
+            channels_text(record["channels"]),
+            size_text(record["size"]),
+            record["step"] or "static",
+        )
+        for record in records
+    ]
+    columns = ("id", "name", "category", "certification", "score", "channels", "size", "from")
+    return [table("", columns, rows, right=("size",))]
+
+
+_TITLE = {"F": "Frame", "G": "Group", "S": "Step", "P": "Product", "A": "Arrival"}
+_NEIGHBOURS: dict[str, tuple[str, ...]] = {
+    "frames": ("id", "dp_id", "tag", "exptime", "lamps", "version"),
+    "arrivals": ("id", "first_seen", "state", "path", "reason"),
+    "steps": ("id", "name", "sequence", "state", "started", "ended", "cpu_seconds"),
+    "parts": ("channel", "state", "attempt", "worker", "started", "cpu_seconds", "memory", "error"),
+    "uses": ("tag", "name", "level", "days", "certification", "differences"),
+    "products": ("id", "name", "certification", "score", "size"),
+    "measurements": ("channel", "name", "value"),
+    "history": ("at", "what", "why", "data"),
+}
+_NUMBERS = (
+    "exptime",
+    "version",
+    "sequence",
+    "cpu_seconds",
+    "memory",
+    "channel",
+    "attempt",
+    "level",
+    "days",
+    "size",
+    "value",
+)
+
+
+def details_page(record: Record) -> list[RenderableType]:
+    """Return a row with its neighbours and its history."""
+    fields = [
+        (name.replace("_", " "), _value(name, value))
+        for name, value in record.items()
+        if name not in _NEIGHBOURS and not isinstance(value, dict | None) and value not in ("", [])
+    ]
+    fields += [
+        (name, cell(value)) for name, value in record.items() if isinstance(value, dict) and value and "id" not in value
+    ]
+    page: list[RenderableType] = [Text(f"{_TITLE[record['id'][0]]} {record['id']}", style="bold"), _pairs(fields)]
+    for name, columns in _NEIGHBOURS.items():
+        if rows := record.get(name):
+            cells = [[_value(column, row[column]) for column in columns] for row in rows]
+            page += [
+                "",
+                table(name.capitalize(), [column.replace("_", " ") for column in columns], cells, right=_NUMBERS),
+            ]
+    return page
+
+
+def _value(name: str, value: object) -> object:
+    match name, value:
+        case (("size" | "memory"), int()):
+            return size_text(value)
+        case "channels", list():
+            return channels_text(value)
+        case "value", float():
+            return f"{value:.6g}"
+        case _:
+            return value
+
+
+def _pairs(lines: Iterable[tuple[str, object]]) -> RenderableType:
+    made = table("", ("", ""), lines)
+    made.show_header = False
+    made.columns[0].style = "dim"
+    made.columns[0].no_wrap = True
+    return made
+
+
+def night_page(report: NightReport) -> list[RenderableType]:
+    """Return the night report."""
+    ledger = [(_fate_text(fate), number) for fate, number in sorted(report.fates.items(), key=lambda item: -item[1])]
+    page: list[RenderableType] = [
+        Text(f"Night {report.night}", style="bold"),
+        "",
+        table(
+            "Files received, and what became of them",
+            ("received", "file", "type", "fate", "explanation"),
+            [
+                (_clock(entry.received), entry.file, entry.tag, _fate_text(entry.fate), entry.reason)
+                for entry in report.entries
+            ],
+        ),
+        "",
+        table(
+            "Steps",
+            ("step", "name", "state", "frames", "channels", "CPU", "reaction", "wall", "arrival to product", "remark"),
+            [
+                (
+                    step.step, step.name, step.state, step.frames, step.channels or None, _seconds(step.cpu or None),
+                    _seconds(step.reaction), _seconds(step.wall), _seconds(step.arrival_to_product), step.remark,
+                )
+                for step in report.steps
+            ],
+            right=("frames", "channels", "CPU", "reaction", "wall", "arrival to product"),
+        ),
+    ]  # fmt: skip
+    for line in report.products:
+        page += ["", *_product_lines(line)]
+    page += ["", table("Ledger", ("fate", "files"), [*ledger, ("received", len(report.entries))], right=("files",)), ""]
+    return [*page, balance_text(report)]
+
+
+def balance_text(report: NightReport) -> Text:
+    """Return whether the ledger balances, in one sentence."""
+    if report.balanced:
+        return Text(
+            f"The ledger balances: {len(report.entries)} received, each processed or explained.", style="bold green"
+        )
+    wrong = [entry.file for entry in report.entries if entry.fate is Fate.UNEXPLAINED or not entry.reason]
+    return Text(
+        f"The ledger does not balance: nothing explains {', '.join([*wrong, *report.orphans])}.", style="bold red"
+    )
+
+
+def _product_lines(line: ProductLine) -> list[RenderableType]:
+    title = Text.assemble(
+        (line.name, "bold"),
+        f"  {line.product} of {line.step}, {line.catg}, ",
+        cell(line.certification),
+        ", score ",
+        cell(line.score),
+        f", channels {channels_text(line.channels)}, {size_text(line.size)}",
+    )
+    rows = [
+        (item.name, f"{item.median:.6g}", f"{item.least:.6g}", f"{item.most:.6g}", item.values) for item in line.inputs
+    ]
+    columns = ("QC parameter", "median", "least", "greatest", "values")
+    page: list[RenderableType] = [title, table("", columns, rows, right=columns[1:])]
+    if line.further_values:
+        page.append(
+            Text(
+                f"and {line.further_values} values of single inputs and slices: musecal show {line.product}",
+                style="dim",
+            )
+        )
+    return page
+
+
+def _fate_text(fate: Fate) -> Text:
+    return Text(fate, style=_FATE_STYLE.get(fate, "yellow"))
+
+
+def _clock(time: datetime | None) -> str:
+    return f"{time:%H:%M:%S}" if time else ""
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else duration_text(value)
+
+
+def cascade_page(record: Record) -> list[RenderableType]:
+    """Return the cascade table: rules, then steps with their needs."""
+    rules = [(rule["tag"], rule["conditions"], rule["step"]) for rule in record["rules"]]
+    steps = [
+        (
+            step["name"],
+            step["raw"],
+            step["recipe"] + ("" if step["has_recipe"] else " (not yet)"),
+            f"{step['minimum']} ({step['usual']})",
+            step["makes"],
+        )
+        for step in record["steps"]
+    ]
+    needs = [
+        (
+            step["name"],
+            need["catg"] + (" (optional)" if need["optional"] else ""),
+            need["match"],
+            ", ".join(
+                f"{level}: {'any' if days is None else f'{days:g}'}" for level, days in need["days_by_level"].items()
+            ),
+        )
+        for step in record["steps"]
+        for need in step["needs"]
+    ]
+    return [
+        table("What a frame is", ("type", "recognised by", "goes into"), rules),
+        "",
+        table("What is made of it", ("step", "from", "recipe", "least (usual)", "makes"), steps),
+        "",
+        table("With what", ("step", "needs", "equal", "reach in days by level"), needs),
+    ]

@@ -1,0 +1,234 @@
+"""Rows as plain records: the same facts go into tables and into JSON."""
+
+import math
+from typing import Any
+
+from archive.models import Arrival, Event, Frame, Group, Part, Product, Row, Step, Use
+from archive.night import time_of
+from archive.states import PartState
+from daemon.cli.identifiers import label
+from tasks.cascade import RECIPES, RULES, STEPS, STEPS_BY_TAG, Need
+
+Record = dict[str, Any]
+
+
+def record_of(row: Row) -> Record:
+    """Return what there is to say about one row, without what belongs to its neighbours."""
+    match row:
+        case Arrival():
+            return _arrival(row)
+        case Frame():
+            return _frame(row)
+        case Group():
+            return _group(row)
+        case Step():
+            return _step(row)
+        case Product():
+            return _product(row)
+        case _:
+            raise TypeError(f"there is no record of a {type(row).__name__}.")
+
+
+def details_of(row: Row) -> Record:
+    """Return the record of a row with its neighbours: frames of a group, parts and inputs of a step, and so on."""
+    record = record_of(row)
+    match row:
+        case Arrival(frame=Frame() as frame):
+            record["frame"] = _frame(frame)
+        case Frame():
+            record["arrivals"] = [_arrival(arrival) for arrival in row.arrivals]
+            record["steps"] = [_step(step) for step in (row.group.steps if row.group else ())]
+        case Group():
+            record["frames"] = [_frame(frame) for frame in row.frames]
+            record["steps"] = [_step(step) for step in row.steps]
+        case Step():
+            record["parts"] = [_part(part) for part in row.parts]
+            record["uses"] = [_use(use) for use in row.uses]
+            record["products"] = [_product(product) for product in row.products]
+        case Product():
+            record["step"] = _step(row.step) if row.step else None
+            record["measurements"] = [
+                {"channel": item.channel, "name": item.name, "value": item.text or item.value}
+                for item in sorted(row.measurements, key=lambda item: (item.channel, item.id))
+            ]
+        case _:
+            pass
+    return record
+
+
+def event_record(event: Event) -> Record:
+    """Return one line of a row's history."""
+    return {"at": event.at, "what": event.what, "why": event.why, "data": event.data}
+
+
+def _arrival(row: Arrival) -> Record:
+    return {
+        "id": label(row),
+        "path": row.path,
+        "kept": row.kept,
+        "state": row.state,
+        "reason": row.reason,
+        "size": row.size,
+        "digest": row.digest,
+        "frame_id": row.frame_id and f"F{row.frame_id}",
+        "first_seen": row.first_seen,
+        "settled": row.settled,
+    }
+
+
+def _frame(row: Frame) -> Record:
+    return {
+        "id": label(row),
+        "dp_id": row.dp_id,
+        "version": row.version,
+        "tag": row.tag,
+        "rule": row.rule,
+        "night": row.night,
+        "time": time_of(row.mjd),
+        "exptime": row.exptime,
+        "template": f"{row.tpl_id} {row.tpl_expno}/{row.tpl_nexp}" if row.tpl_id else "",
+        "template_start": row.tpl_start,
+        "lamps": row.lamps,
+        "channels": row.channels,
+        "setup": _setup(row),
+        "origfile": row.origfile,
+        "path": row.path,
+        "size": row.size,
+        "digest": row.digest,
+        "ingested": row.ingested,
+        "superseded_by": row.superseded_by and f"F{row.superseded_by}",
+        "group": row.group_id and f"G{row.group_id}",
+    }
+
+
+def _group(row: Group) -> Record:
+    return {
+        "id": label(row),
+        "tag": row.tag,
+        "key": row.key,
+        "night": row.night,
+        "state": row.state,
+        "reason": row.reason,
+        "received": sum(frame.superseded_by is None for frame in row.frames),
+        "expected": row.expected,
+        "last_arrival": row.last_arrival,
+        "closes": row.closes,
+    }
+
+
+def _step(row: Step) -> Record:
+    work = [part for part in row.parts if part.channel]
+    return {
+        "id": label(row),
+        "name": row.name,
+        "group": f"G{row.group_id}",
+        "night": row.group.night,
+        "sequence": row.sequence,
+        "state": row.state,
+        "priority": row.priority,
+        "recipe": f"{row.recipe} {row.recipe_version}".strip(),
+        "parameters": row.parameters,
+        "missing": row.missing,
+        "stale": row.stale,
+        "warnings": row.warnings,
+        "error": row.error,
+        "error_kind": row.error_kind,
+        "channels_done": sum(part.state is PartState.DONE for part in work),
+        "channels_failed": sum(part.state is PartState.FAILED for part in work),
+        "channels": len(work),
+        "cpu_seconds": sum(part.seconds or 0.0 for part in row.parts),
+        "not_before": row.not_before,
+        "created": row.created,
+        "queued": row.queued,
+        "started": row.started,
+        "ended": row.ended,
+    }
+
+
+def _part(row: Part) -> Record:
+    return {
+        "channel": row.channel,
+        "state": row.state,
+        "attempt": row.attempt,
+        "crashes": row.crashes,
+        "worker": row.worker,
+        "lease_until": row.lease_until,
+        "started": row.started,
+        "ended": row.ended,
+        "cpu_seconds": row.seconds,
+        "memory": row.memory,
+        "error": row.error,
+        "error_kind": row.error_kind,
+    }
+
+
+def _use(row: Use) -> Record:
+    return {
+        "tag": row.tag,
+        "frame": row.frame_id and f"F{row.frame_id}",
+        "product": row.product_id and f"P{row.product_id}",
+        "name": row.product.name if row.product else (row.frame.dp_id if row.frame else ""),
+        "level": row.level,
+        "days": row.days,
+        "certification": row.certification,
+        "differences": row.differences,
+    }
+
+
+def _product(row: Product) -> Record:
+    return {
+        "id": label(row),
+        "name": row.name,
+        "dp_id": row.dp_id,
+        "catg": row.catg,
+        "night": row.night,
+        "time": time_of(row.mjd),
+        "certification": row.certification,
+        "score": row.score,
+        "static": row.static,
+        "channels": row.channels,
+        "setup": _setup(row),
+        "path": row.path,
+        "size": row.size,
+        "digest": row.digest,
+        "step": row.step_id and f"S{row.step_id}",
+        "created": row.created,
+    }
+
+
+def cascade_record() -> Record:
+    """Return the cascade table as plain values; a reach without end is null."""
+    return {
+        "rules": [
+            {
+                "tag": rule.tag,
+                "conditions": str(rule).partition(": ")[2],
+                "step": STEPS_BY_TAG[rule.tag].name if rule.tag in STEPS_BY_TAG else None,
+            }
+            for rule in RULES
+        ],
+        "steps": [
+            {
+                "name": step.name,
+                "raw": step.raw,
+                "recipe": step.recipe_name,
+                "has_recipe": step.recipe_name in RECIPES,
+                "usual": step.usual,
+                "minimum": step.minimum,
+                "lamps": list(step.lamps),
+                "makes": list(step.makes),
+                "needs": [_need(need) for need in step.needs],
+                "companions": [vars(companion) | {"match": list(companion.match)} for companion in step.companions],
+            }
+            for step in STEPS
+        ],
+    }
+
+
+def _need(need: Need) -> Record:
+    levels = {str(level.level): None if math.isinf(level.days) else level.days for level in need.levels}
+    return {"catg": need.catg, "match": list(need.match), "optional": need.optional, "days_by_level": levels}
+
+
+def _setup(row: Frame | Product) -> Record:
+    return {key: value for key, value in vars(row.setup).items() if value not in ("", 0)}

@@ -1,0 +1,87 @@
+"""Commands around the archive itself: taking files in by hand, checking, migrating."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from daemon.cli.errors import ExitCode, UsageError, answering
+from daemon.cli.options import AsJson, SettingsFile
+from daemon.cli.output import print_json, print_table, table
+
+db = typer.Typer(name="db", help="Look after the registry.", no_args_is_help=True)
+
+
+@answering
+def ingest(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Files, or folders with everything below them.")
+    ],
+    *,
+    as_json: AsJson = False,
+    settings_file: SettingsFile = None,
+) -> None:
+    """Take files in now, wherever they lie; the daemon goes on from there. Code 1 if any was put into quarantine."""
+    from tasks.intake import Intake
+
+    from archive.states import ArrivalState
+    from daemon.cli.opening import open_site
+
+    if absent := [str(path) for path in paths if not path.exists()]:
+        raise UsageError(f"{', '.join(absent)} does not exist.")
+    site = open_site(settings_file)
+    intake = Intake(site.registry, site.store, site.settings)
+    files = [file.absolute() for path in paths for file in (sorted(path.rglob("*.fits*")) if path.is_dir() else [path])]
+    taken = [(file, intake.take(file, site.clock())) for file in files]
+    records = [
+        {
+            "file": str(file),
+            "state": result.state,
+            "frame": result.frame_id and f"F{result.frame_id}",
+            "reason": result.reason,
+        }
+        for file, result in taken
+    ]
+    if as_json:
+        print_json(records)
+    else:
+        rows = [(Path(record["file"]).name, record["state"], record["frame"], record["reason"]) for record in records]
+        print_table(table("", ("file", "state", "frame", "reason"), rows))
+    bad = any(record["state"] is ArrivalState.QUARANTINED for record in records)
+    raise typer.Exit(ExitCode.NOT_IN_ORDER if bad else ExitCode.DONE)
+
+
+@answering
+def verify(*, as_json: AsJson = False, settings_file: SettingsFile = None) -> None:
+    """Check every file against its checksum, and files against rows both ways. Code 1 if anything is wrong."""
+    from archive.verification import verify as check
+
+    from daemon.cli.opening import open_site
+
+    site = open_site(settings_file)
+    with site.registry.read() as session:
+        findings = check(session, site.store)
+    if as_json:
+        print_json([vars(finding) for finding in findings])
+    elif findings:
+        print_table(
+            table("Not in order", tuple(vars(findings[0])), [tuple(vars(finding).values()) for finding in findings])
+        )
+    else:
+        print_table("Every file is as its row says, and every row has its file.")
+    raise typer.Exit(ExitCode.NOT_IN_ORDER if findings else ExitCode.DONE)
+
+
+@db.command()
+@answering
+def upgrade(*, as_json: AsJson = False, settings_file: SettingsFile = None) -> None:
+    """Bring the registry's tables to this version; make a new registry where there is none."""
+    from daemon.cli.opening import Site
+    from tasks.settings import load_settings
+
+    registry = Site.of(load_settings(settings_file)).registry
+    registry.upgrade()
+    if as_json:
+        print_json({"registry": str(registry)})
+    else:
+        print_table(f"The registry at {registry} is at the newest revision.")

@@ -1,0 +1,352 @@
+"""The night report: every file that came, what became of it, every product, and the time that each step took.
+
+Everything but ``compile_report`` is a pure function of the registry's rows. The ledger balances if every file that was
+received was processed or has its explanation in words; a file whose rows do not say what became of it is ``UNEXPLAINED``.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from archive.models import Arrival, Frame, Group, Measurement, Product, Step
+from archive.night import mjd_of, night_of
+from archive.states import ArrivalState, GroupState, StepState
+from tasks.cascade import RECIPES, STEPS, STEPS_BY_NAME, STEPS_BY_TAG, CascadeStep, Tag
+
+# Where a file's content does not tell its night, its archive name does: MUSE.2026-06-17T10:41:11.000.fits.
+_TIME_IN_NAME = re.compile(r"MUSE\.(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")
+# Parameters of one input frame or one slice are too many for a page; they are in the registry and in the product.
+_OF_A_DETAIL = re.compile(r"\b(INPUT|SLICE|SLICE_[LR])\d*\b")
+_INDEX = re.compile(r"(?<=[A-Z])\d+\b")
+
+
+class Fate(StrEnum):
+    """What became of one file."""
+
+    PROCESSED = "processed"  # a step that is done took it in
+    AWAITED = "waiting"  # for the rest of its group, for an input, or for a worker
+    FAILED = "failed"
+    HELD = "held"
+    CANCELLED = "cancelled"
+    INCOMPLETE = "incomplete"  # its group ended below the minimum
+    NO_RECIPE = "no recipe yet"  # the cascade has a step for it, the recipe is not written
+    NOT_PROCESSED = "not processed"  # recognised; the cascade has no step for it
+    UNKNOWN = "unknown"  # no rule recognises it
+    DUPLICATE = "duplicate"
+    QUARANTINED = "quarantined"
+    RELEASED = "released"  # from quarantine, to be looked at again as a new arrival
+    SUPERSEDED = "superseded"  # the same DP id came again with other content
+    UNEXPLAINED = "unexplained"  # the ledger does not balance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of the ledger: a file that was received."""
+
+    arrival: str
+    file: str
+    received: datetime | None  # None while it still settles
+    tag: str
+    fate: Fate
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTime:
+    """What one step took. Seconds; None where it did not get that far.
+
+    Parameters
+    ----------
+    cpu : float
+        User and system time of all its parts.
+    reaction : float or None
+        From its last frame complete on disk to the first part claimed.
+    wall : float or None
+        From the first part claimed to its end.
+    arrival_to_product : float or None
+        From the first sight of its last frame to its end.
+    """
+
+    step: str
+    name: str
+    state: StepState
+    has_recipe: bool
+    frames: int
+    channels: int
+    cpu: float
+    reaction: float | None
+    wall: float | None
+    arrival_to_product: float | None
+    remark: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreInput:
+    """One QC1 parameter over all channels (and quadrants) of a product; ``n`` in the name stands for their number."""
+
+    name: str
+    least: float
+    median: float
+    most: float
+    values: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProductLine:
+    """One archived product and the values that its score is made from."""
+
+    product: str
+    name: str
+    catg: str
+    step: str
+    certification: str
+    score: str
+    channels: tuple[int, ...]
+    size: int
+    inputs: tuple[ScoreInput, ...]
+    further_values: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightReport:
+    """Everything about one night."""
+
+    night: date
+    entries: tuple[Entry, ...]
+    steps: tuple[StepTime, ...]
+    products: tuple[ProductLine, ...]
+    orphans: tuple[str, ...]  # frames that no arrival accounts for
+
+    @property
+    def fates(self) -> Mapping[Fate, int]:
+        """How many files met which fate."""
+        return Counter(entry.fate for entry in self.entries)
+
+    @property
+    def balanced(self) -> bool:
+        """True if every file received was processed or is explained, and nothing is there that was not received."""
+        return not self.orphans and all(entry.fate is not Fate.UNEXPLAINED and entry.reason for entry in self.entries)
+
+    @property
+    def unfinished(self) -> tuple[StepTime, ...]:
+        """Steps that have a recipe and are not done."""
+        return tuple(step for step in self.steps if step.has_recipe and step.state is not StepState.DONE)
+
+
+def compile_report(session: Session, night: date, incoming: Iterable[Path] = ()) -> NightReport:
+    """Read the rows of a night and compile its report.
+
+    Parameters
+    ----------
+    session : Session
+    night : date
+    incoming : iterable of Path
+        Files that lie in the incoming folder; those that the registry does not know yet are awaited.
+    """
+    frames = session.scalars(select(Frame).where(Frame.night == night).order_by(Frame.mjd, Frame.id)).all()
+    nameless = session.scalars(select(Arrival).where(Arrival.frame_id.is_(None)).order_by(Arrival.id)).all()
+    arrivals = [arrival for frame in frames for arrival in frame.arrivals]
+    arrivals += [arrival for arrival in nameless if night_of_arrival(arrival) == night]
+    lying = [path for path in incoming if night_of_name(path.name) == night]
+    known = set(session.scalars(select(Arrival.path).where(Arrival.path.in_([str(path) for path in lying]))))
+    steps = session.scalars(select(Step).join(Group).where(Group.night == night).order_by(Step.id)).all()
+    products = session.scalars(
+        select(Product).join(Step).join(Group).where(Group.night == night).order_by(Product.id)
+    ).all()
+    return NightReport(
+        night=night,
+        entries=(
+            *(ledger_entry(arrival) for arrival in sorted(arrivals, key=lambda row: (row.first_seen, row.id))),
+            *(_not_taken_yet(path) for path in lying if str(path) not in known),
+        ),
+        steps=tuple(step_time(step) for step in steps),
+        products=tuple(product_line(product) for product in products),
+        orphans=tuple(frame.dp_id for frame in frames if not frame.arrivals),
+    )
+
+
+def night_of_name(name: str) -> date | None:
+    """Return the night of a file by the time in its name; None if it has none."""
+    found = _TIME_IN_NAME.search(name)
+    return night_of(mjd_of(datetime.fromisoformat(f"{found[1]}+00:00"))) if found else None
+
+
+def night_of_arrival(arrival: Arrival) -> date:
+    """Return the night of a file without a frame: by the time in its name, else by when it was first seen."""
+    return night_of_name(Path(arrival.path).name) or night_of(mjd_of(arrival.first_seen))
+
+
+def ledger_entry(arrival: Arrival) -> Entry:
+    """Return what became of one file that was received."""
+    fate, reason = _fate(arrival)
+    return Entry(
+        arrival=f"A{arrival.id}",
+        file=Path(arrival.path).name,
+        received=arrival.first_seen,
+        tag=arrival.frame.tag if arrival.frame else "",
+        fate=fate,
+        reason=reason,
+    )
+
+
+def _not_taken_yet(path: Path) -> Entry:
+    return Entry(
+        arrival="",
+        file=path.name,
+        received=None,
+        tag="",
+        fate=Fate.AWAITED,
+        reason="It lies in the incoming folder and settles.",
+    )
+
+
+def _fate(arrival: Arrival) -> tuple[Fate, str]:
+    match arrival.state:
+        case ArrivalState.WAITING | ArrivalState.STALLED:
+            return Fate.AWAITED, arrival.reason or "It is still growing, or younger than the settle time."
+        case ArrivalState.QUARANTINED:
+            return Fate.QUARANTINED, arrival.reason
+        case ArrivalState.RELEASED:
+            return Fate.RELEASED, arrival.reason or "It was given back to be looked at again."
+        case ArrivalState.DUPLICATE:
+            return Fate.DUPLICATE, arrival.reason or "The same content was here before."
+        case ArrivalState.INGESTED if arrival.frame:
+            return _fate_of_frame(arrival.frame)
+        case _:
+            return Fate.UNEXPLAINED, "It counts as taken in, but the registry has no frame for it."
+
+
+def _fate_of_frame(frame: Frame) -> tuple[Fate, str]:
+    step = STEPS_BY_TAG.get(Tag(frame.tag))
+    if frame.superseded_by is not None:
+        return Fate.SUPERSEDED, f"The same DP id came again with other content, as F{frame.superseded_by}."
+    if frame.tag == Tag.UNKNOWN:
+        return Fate.UNKNOWN, f"No rule recognises it: {frame.rule}"
+    if step is None:
+        goes_with = [other.raw for other in STEPS if any(companion.tag == frame.tag for companion in other.companions)]
+        companion = f", but goes along with {', '.join(goes_with)}" if goes_with else ""
+        return Fate.NOT_PROCESSED, f"{frame.tag} has no step of its own{companion}."
+    if frame.group is None:
+        return Fate.UNEXPLAINED, f"It is a {frame.tag}, yet it is in no group."
+    return _fate_of_member(frame, frame.group, step)
+
+
+def _fate_of_member(frame: Frame, group: Group, wanted: CascadeStep) -> tuple[Fate, str]:
+    """Return the fate of a frame of a group: the best that any of the group's steps had for it."""
+    label = f"G{group.id}"
+    takers = [step for step in group.steps if step.state is StepState.DONE and _takes(step, frame)]
+    if takers:
+        return Fate.PROCESSED, f"{', '.join(f'S{step.id} {step.name}' for step in takers)} done."
+    if wanted.recipe_name not in RECIPES:
+        return Fate.NO_RECIPE, f"There is no recipe {wanted.recipe_name} yet; {label} is {group.state}."
+    if group.state is GroupState.OPEN:
+        return Fate.AWAITED, group.reason or f"{label} has {len(group.frames)} of {group.expected} frames."
+    if group.state is GroupState.INCOMPLETE:
+        return Fate.INCOMPLETE, group.reason or f"{label} ended with {len(group.frames)} of {group.expected} frames."
+    for step in sorted(group.steps, key=lambda step: step.id, reverse=True):
+        fate, reason = _fate_by_step(step)
+        if fate is not Fate.UNEXPLAINED:
+            return fate, f"S{step.id} {step.name}: {reason}"
+    return Fate.UNEXPLAINED, f"{label} is {group.state}, yet no step took this frame in or waits to do so."
+
+
+def _fate_by_step(step: Step) -> tuple[Fate, str]:
+    match step.state:
+        case StepState.WAITING:
+            return Fate.AWAITED, "; ".join(str(sentence) for sentence in step.missing) or "waits to be planned."
+        case StepState.QUEUED | StepState.RUNNING:
+            return Fate.AWAITED, f"{step.state}."
+        case StepState.FAILED:
+            return Fate.FAILED, step.error
+        case StepState.HELD:
+            return Fate.HELD, "held by an operator."
+        case StepState.CANCELLED:
+            return Fate.CANCELLED, "given up by an operator."
+        case _:
+            return Fate.UNEXPLAINED, ""
+
+
+def _takes(step: Step, frame: Frame) -> bool:
+    return any(use.frame_id == frame.id for use in step.uses)
+
+
+def step_time(step: Step) -> StepTime:
+    """Return what one step took."""
+    frames = [frame for frame in step.group.frames if frame.superseded_by is None]
+    arrivals = [arrival for frame in frames for arrival in frame.arrivals if arrival.state is ArrivalState.INGESTED]
+    seen = max((arrival.first_seen for arrival in arrivals), default=None)
+    settled = max((arrival.settled for arrival in arrivals if arrival.settled), default=None)
+    return StepTime(
+        step=f"S{step.id}",
+        name=step.name,
+        state=step.state,
+        has_recipe=STEPS_BY_NAME[step.name].recipe_name in RECIPES,
+        frames=len(frames),
+        channels=sum(part.channel > 0 for part in step.parts),
+        cpu=sum(part.seconds or 0.0 for part in step.parts),
+        reaction=_seconds(settled, step.started),
+        wall=_seconds(step.started, step.ended),
+        arrival_to_product=_seconds(seen, step.ended),
+        remark="; ".join([step.error] * bool(step.error) + [str(item) for item in (*step.warnings, *step.missing)]),
+    )
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float | None:
+    return (end - start) / timedelta(seconds=1) if start and end else None
+
+
+def product_line(product: Product) -> ProductLine:
+    """Return one product with its score inputs."""
+    inputs = score_inputs(product.measurements)
+    return ProductLine(
+        product=f"P{product.id}",
+        name=product.name,
+        catg=product.catg,
+        step=f"S{product.step_id}" if product.step_id else "",
+        certification=product.certification,
+        score=product.score,
+        channels=tuple(product.channels),
+        size=product.size,
+        inputs=inputs,
+        further_values=len(product.measurements) - sum(item.values for item in inputs),
+    )
+
+
+def score_inputs(measurements: Iterable[Measurement]) -> tuple[ScoreInput, ...]:
+    """Return the QC1 parameters of a product as a whole, over its channels and quadrants, in the order of the recipe."""
+    values: dict[str, list[float]] = {}
+    for item in measurements:
+        if item.value is not None and not _OF_A_DETAIL.search(item.name):
+            values.setdefault(_INDEX.sub("n", item.name), []).append(item.value)
+    return tuple(
+        ScoreInput(name=name, least=min(found), median=median(found), most=max(found), values=len(found))
+        for name, found in values.items()
+    )
+
+
+def unaccounted(report: NightReport, files: Collection[str]) -> tuple[str, ...]:
+    """Return the names among ``files``, known to have been delivered, that the ledger does not hold."""
+    return tuple(sorted(set(files) - {entry.file for entry in report.entries}))
+
+
+def report_record(report: NightReport) -> dict[str, Any]:
+    """Return the report as plain values for JSON."""
+    return {
+        "night": report.night,
+        "balanced": report.balanced,
+        "received": len(report.entries),
+        "fates": {fate.value: count for fate, count in sorted(report.fates.items())},
+        "entries": [vars(entry) for entry in report.entries],
+        "steps": [vars(step) for step in report.steps],
+        "products": [vars(line) | {"inputs": [vars(item) for item in line.inputs]} for line in report.products],
+        "orphans": list(report.orphans),
+    }
