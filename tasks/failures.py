@@ -113,7 +113,7 @@ def give_back(
     part.sent = None
     part.worker = ""
     if failure.kind is Kind.WORLD and part.retries + 1 < attempts:
-        part.not_before = now + min(backoff * 2**part.retries, LONGEST_WAIT)
+        part.not_before = now + min(backoff * 2**part.retries, LONGEST_WAIT) if backoff else None
         part.retries += 1
         move(part, PartState.QUEUED)
         record(session, part, "part will be tried again", failure.sentence, now=now, retries=part.retries)

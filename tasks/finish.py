@@ -22,7 +22,7 @@ from archive.night import time_of
 from archive.states import PartState, StepState, move
 from archive.store import Published
 from recipes.channel import Identity, merge_channels
-from tasks.failures import FINISH
+from tasks.failures import FINISH, Unfinished
 from tasks.leases import Claim, hold
 from tasks.site import Site
 
@@ -90,9 +90,9 @@ def reopen_lost(session: Session, step: Step, now: datetime) -> list[int]:
 
 
 def missing_channels(step: Step) -> list[int]:
-    """Return the channels that the raw frames of a step hold and that no part was made for."""
+    """Return the channels of the raw frames that gave no product: those without a part, and dead ones."""
     there = {channel for use in step.uses if use.frame for channel in use.frame.channels}
-    return sorted(there - {part.channel for part in step.parts})
+    return sorted(there - {part.channel for part in step.parts if part.outcome.get("files")})
 
 
 def reserve(session: Session, part: Part, now: datetime) -> list[Making]:
@@ -101,6 +101,8 @@ def reserve(session: Session, part: Part, now: datetime) -> list[Making]:
     for channel in part.step.parts:
         for catg, path in channel.outcome.get("files", {}).items():
             files.setdefault(catg, {})[channel.channel] = Path(path)
+    if not files:
+        raise Unfinished("Every channel is dead, so that there is nothing to archive; see the warnings of its parts.")
     if "names" not in part.outcome:
         frame = _first_frame(part.step)
         dp_ids = set(session.scalars(select(Product.dp_id).where(Product.dp_id >= dp_id_of(now))))

@@ -246,7 +246,7 @@ class Heartbeat:
             try:
                 with self._registry.begin() as session:
                     held = beat(session, self._claim, self._clock() + self._lease)
-            except OperationalError as error:  # the next beat tries again; if none comes through, the lease is lost
+            except (OperationalError, MemoryError) as error:  # the next beat tries again; if none gets through, it is lost
                 log.warning("lease not extended", part=self._claim.part_id, why=str(error))
         if not held:
             log.warning("lease lost", part=self._claim.part_id, attempt=self._claim.attempt)

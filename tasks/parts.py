@@ -13,7 +13,8 @@ import structlog
 
 from archive.models import Step
 from archive.states import PartState, move
-from recipes.channel import Input, Provenance, reduce_channel
+from recipes.channel import Input, Outcome, Provenance, reduce_channel
+from recipes.fits import DeadChannel
 from recipes.recipe import Params, Recipe
 from tasks.cascade import recipe_of
 from tasks.failures import FINISH, PartFailed, conclude, give_back, judge
@@ -86,15 +87,18 @@ def _reduce(site: Site, claimed: Claim) -> int | None:
     with site.registry.read() as session:
         work = work_of(session.get_one(Step, claimed.step_id), claimed.channel)
     meter = Meter.start()
-    outcome = reduce_channel(
-        work.recipe,
-        work.params,
-        channel=claimed.channel,
-        raws=work.raws,
-        calibrations=work.calibrations,
-        folder=site.store.work_folder(claimed.step_id, claimed.channel, claimed.attempt),
-        provenance=work.provenance,
-    )
+    try:
+        outcome = reduce_channel(
+            work.recipe,
+            work.params,
+            channel=claimed.channel,
+            raws=work.raws,
+            calibrations=work.calibrations,
+            folder=site.store.work_folder(claimed.step_id, claimed.channel, claimed.attempt),
+            provenance=work.provenance,
+        )
+    except DeadChannel as dead:  # its detector is off: the step goes on without it, and its products say so
+        outcome = Outcome({}, {}, (str(dead),))
     for path in outcome.files.values():
         _sync(path)
     seconds, memory = meter.read()
