@@ -108,7 +108,7 @@ def _write_planes(file: IO[bytes], image: Image) -> None:
             ("NAXIS2", rows, "length of data axis 2"),
             ("PCOUNT", 0, "required keyword; must = 0"),
             ("GCOUNT", 1, "required keyword; must = 1"),
-            ("INHERIT", True, "the primary header holds for this extension too"),
+            ("INHERIT", True, ""),
             ("EXTNAME", name, comment),
             *_ALL_PLANES,
             *cards,
