@@ -13,7 +13,6 @@ from archive.registry import Registry
 from archive.states import ArrivalState
 from archive.store import Store, digest_of
 
-
 _STRANGE = (
     "is in no row of the registry; a killed process may have left it. If nothing is running, move it away, or back "
     "into the incoming folder if it is a raw frame."
