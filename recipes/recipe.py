@@ -217,7 +217,7 @@ def parameter(
     *,
     least: float | None = None,
     most: float | None = None,
-    choices: tuple[str, ...] = (),
+    choices: tuple[Value, ...] = (),
 ) -> Any:  # noqa: ANN401 - stands for a field of any type
     """Declare one recipe parameter: ESO's default, a sentence, and its range (ends included)."""
     return field(default=default, metadata={"help": help, "least": least, "most": most, "choices": choices})
@@ -231,7 +231,7 @@ class Params:
         for item in fields(self):
             value, limits = getattr(self, item.name), item.metadata
             if limits["choices"] and value not in limits["choices"]:
-                raise ParameterError(f"{item.name} = {value!r} is not one of {', '.join(limits['choices'])}")
+                raise ParameterError(f"{item.name} = {value!r} is not one of {', '.join(map(str, limits['choices']))}")
             if limits["least"] is not None and value < limits["least"]:
                 raise ParameterError(f"{item.name} = {value} is below its least value {limits['least']}")
             if limits["most"] is not None and value > limits["most"]:
