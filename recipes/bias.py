@@ -26,7 +26,7 @@ _SEED = 1  # the windows are the same in every run
 
 
 @dataclass(frozen=True, kw_only=True)
-class BiasParams(OverscanParams, count_saturated, CombinationParams):
+class BiasParams(OverscanParams, CombinationParams):
     """Parameters of muse_bias, with ESO's names and defaults."""
 
     losigmabadpix: float = parameter(30.0, "Low sigma to find dark columns in the combined bias.", least=0.0)

@@ -180,7 +180,8 @@ def combine(frames: Frames, noise: Noise, params: CombinationParams, visit: Visi
             mark(dq, (y[saturated], x[saturated]), Flag.SATURATED)
             spread = partial(noise.sigma, floor=floor[x], rise=rise[x])
             data[y, x], number[y, x] = clipped_mean(single, usable | saturated, spread, params.lsigma, params.hsigma)
-        variance = np.square(replace(noise, drift=0.0).sigma(data, floor, rise)) / number.astype(np.float32)
+        variance: Float32 = np.square(replace(noise, drift=0.0).sigma(data, floor, rise))
+        variance /= number
         if background:
             variance += background.stat
         yield Block(rows, data, number, variance, dq)
