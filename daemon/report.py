@@ -1,7 +1,7 @@
 """The night report: every file that came, what became of it, every product, and the time that each step took.
 
 Everything but ``compile_report`` is a pure function of the registry's rows. The ledger balances if every file that was
-received was processed or has its explanation in words; a file whose rows do not say what became of it is ``UNEXPLAINED``.
+received was processed or has its explanation in words; where the rows do not say it, the file is ``UNEXPLAINED``.
 """
 
 import re
@@ -142,15 +142,16 @@ class NightReport:
         return tuple(step for step in self.steps if step.has_recipe and step.state is not StepState.DONE)
 
 
-def compile_report(session: Session, night: date, incoming: Iterable[Path] = ()) -> NightReport:
+def compile_report(session: Session, night: date, incoming: Mapping[Path, str]) -> NightReport:
     """Read the rows of a night and compile its report.
 
     Parameters
     ----------
     session : Session
     night : date
-    incoming : iterable of Path
-        Files that lie in the incoming folder; those that the registry does not know yet are awaited.
+    incoming : mapping of Path to str
+        Files that lie in the incoming folder, each with why it was not taken in yet, or ''. Those that the registry
+        knows count as it says.
     """
     frames = session.scalars(select(Frame).where(Frame.night == night).order_by(Frame.mjd, Frame.id)).all()
     nameless = session.scalars(select(Arrival).where(Arrival.frame_id.is_(None)).order_by(Arrival.id)).all()
@@ -166,7 +167,7 @@ def compile_report(session: Session, night: date, incoming: Iterable[Path] = ())
         night=night,
         entries=(
             *(ledger_entry(arrival) for arrival in sorted(arrivals, key=lambda row: (row.first_seen, row.id))),
-            *(_not_taken_yet(path) for path in lying if str(path) not in known),
+            *(_awaited(path, incoming[path]) for path in lying if str(path) not in known),
         ),
         steps=tuple(step_time(step) for step in steps),
         products=tuple(product_line(product) for product in products),
@@ -198,14 +199,14 @@ def ledger_entry(arrival: Arrival) -> Entry:
     )
 
 
-def _not_taken_yet(path: Path) -> Entry:
+def _awaited(path: Path, reason: str) -> Entry:
     return Entry(
         arrival="",
         file=path.name,
         received=None,
         tag="",
         fate=Fate.AWAITED,
-        reason="It lies in the incoming folder and settles.",
+        reason=reason or "It lies in the incoming folder, for the watcher to take it in once it has settled.",
     )
 
 
@@ -322,7 +323,7 @@ def product_line(product: Product) -> ProductLine:
 
 
 def score_inputs(measurements: Iterable[Measurement]) -> tuple[ScoreInput, ...]:
-    """Return the QC1 parameters of a product as a whole, over its channels and quadrants, in the order of the recipe."""
+    """Return the QC1 parameters of a product as a whole, over channels and quadrants, in the order of the recipe."""
     values: dict[str, list[float]] = {}
     for item in measurements:
         if item.value is not None and not _OF_A_DETAIL.search(item.name):

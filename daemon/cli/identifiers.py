@@ -5,28 +5,33 @@
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from archive.models import Arrival, Frame, Group, Product, Row, Step
+from archive.models import Arrival, Frame, Group, Product, Step
 from daemon.cli.errors import NotFoundError, UsageError
 
 Subject = Arrival | Frame | Group | Step | Product
 
-KINDS: dict[str, type[Subject]] = {"frame": Frame, "group": Group, "step": Step, "product": Product, "arrival": Arrival}
+KINDS: Mapping[str, type[Arrival | Frame | Group | Step | Product]] = {
+    "frame": Frame,
+    "group": Group,
+    "step": Step,
+    "product": Product,
+    "arrival": Arrival,
+}
 _NUMBERED = re.compile(rf"(?P<kind>{'|'.join(KINDS)}|[fgspa])s?[\s:]?(?P<number>\d+)", re.IGNORECASE)
 _BY_LETTER = {kind[0]: kind for kind in KINDS}
 _SUFFIX = re.compile(r"\.fits(\.(fz|gz|Z))?$")
 FORMS = "F12, G3, S7, P5, A9, 'step 7', a product name, a DP id or a file"
 
 
-def label(row: Row) -> str:
+def label(row: Subject) -> str:
     """Return the short identifier of a row, ``S7``, as people may type it back."""
-    if not isinstance(row, tuple(KINDS.values())):
-        raise TypeError(f"a {type(row).__name__} has no identifier of its own.")
     return f"{type(row).__name__[0]}{row.id}"
 
 
@@ -73,7 +78,7 @@ def find(session: Session, text: str) -> Subject:
 
 
 def _by_number(session: Session, kind: str, number: int) -> Subject:
-    row: Subject | None = session.get(KINDS[kind], number)
+    row = cast("Subject | None", session.get(KINDS[kind], number))  # mypy joins the kinds to their base
     if row is None:
         raise NotFoundError(f"The registry has no {kind} {number}.")
     return row
@@ -88,9 +93,11 @@ def _by_name(session: Session, name: str) -> Subject | None:
 def _by_file(session: Session, text: str) -> Subject | None:
     """Return the frame or product at a path, else the last file that arrived there or under that name."""
     path = str(Path(text).absolute())
-    for kind in (Product, Frame):
-        if row := session.scalar(select(kind).where(kind.path == path)):
-            return row
+    kept = session.scalar(select(Product).where(Product.path == path)) or session.scalar(
+        select(Frame).where(Frame.path == path)
+    )
+    if kept:
+        return kept
     seen = select(Arrival).where(
         (Arrival.path == path) | (Arrival.kept == path) | Arrival.path.endswith(f"/{text}", autoescape=True)
     )

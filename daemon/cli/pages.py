@@ -2,13 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 from rich.text import Text
 
 from daemon.cli.output import cell, channels_text, duration_text, size_text, table
 from daemon.report import Fate, NightReport, ProductLine
+
+if TYPE_CHECKING:
+    from daemon.demo import Demonstration
 
 Record = dict[str, Any]
 _FATE_STYLE = {Fate.PROCESSED: "green", Fate.FAILED: "bold red", Fate.UNEXPLAINED: "bold red", Fate.QUARANTINED: "red"}
@@ -51,10 +55,10 @@ def status_page(record: Record) -> list[RenderableType]:
             table("Being worked on", ("worker", "step", "name", "channel", "since", "lease"), rows, right=("channel",)),
         ]
     if record["failed"]:
-        rows = [
+        failed = [
             (step["id"], step["name"], step["night"], step["error_kind"], step["error"]) for step in record["failed"]
         ]
-        page += ["", table("Failed last", ("step", "name", "night", "kind", "error"), rows)]
+        page += ["", table("Failed last", ("step", "name", "night", "kind", "error"), failed)]
     return page
 
 
@@ -63,7 +67,8 @@ def _watcher_text(watcher: Record | None) -> str:
         return "never ran on this archive"
     if watcher["silent"]:
         return f"silent for {duration_text(watcher['age_seconds'])}; start it with `musecal run` or its service"
-    trouble = f"; trouble: {watcher['trouble']}" if watcher["trouble"] else ""
+    troubles = {**watcher["troubles"], **watcher["postponed"]}
+    trouble = "".join(f"; {what}: {why}" for what, why in troubles.items())
     return (
         f"{watcher['mode']}, process {watcher['pid']}, {watcher['waiting']} waiting, {watcher['stalled']} stalled, "
         f"{watcher['taken']} taken{trouble}"
@@ -210,6 +215,21 @@ def night_page(report: NightReport) -> list[RenderableType]:
         page += ["", *_product_lines(line)]
     page += ["", table("Ledger", ("fate", "files"), [*ledger, ("received", len(report.entries))], right=("files",)), ""]
     return [*page, balance_text(report)]
+
+
+def demonstration_page(given: "Demonstration", folder: Path) -> list[RenderableType]:
+    """Return the night report of a demonstration, and how it ended."""
+    faults = [f"{file} was delivered, and the ledger does not hold it." for file in given.lost]
+    faults += [f"{step.step} {step.name} is {step.state}: {step.remark or '-'}" for step in given.report.unfinished]
+    faults += [finding.sentence for finding in given.findings]
+    faults += given.troubles
+    cpu = sum(step.cpu for step in given.report.steps)
+    return [
+        *night_page(given.report),
+        *(Text(fault, style="bold red") for fault in faults),
+        f"{duration_text(given.seconds)} from start to end; {duration_text(cpu)} of CPU for the reduction.",
+        f"Look around with: musecal status --settings {folder}/settings.toml (night, show, why, products, verify)",
+    ]
 
 
 def balance_text(report: NightReport) -> Text:

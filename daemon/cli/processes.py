@@ -12,7 +12,7 @@ from daemon.cli.output import channels_text, print_json, print_table, size_text
 from recipes.muse import CHANNELS
 
 if TYPE_CHECKING:
-    from recipes.simulator.night import Sequence
+    from recipes.simulator.schedule import Sequence
 
 Channels = Annotated[str, typer.Option("--channels", metavar="LIST", help="Channels, for instance 1,12 or 1-24.")]
 Night = Annotated[
@@ -49,7 +49,7 @@ def parse_sequences(text: str) -> tuple["Sequence", ...]:
     ------
     UsageError
     """
-    from recipes.simulator.night import Sequence
+    from recipes.simulator.schedule import Sequence
 
     names = [name.strip().upper() for name in text.split(",")]
     if unknown := [name for name in names if name not in Sequence.__members__]:
@@ -71,16 +71,11 @@ def run(*, settings_file: SettingsFile = None) -> None:
 @answering
 def watch(*, settings_file: SettingsFile = None) -> None:
     """Watch the incoming folder: take in what arrives, plan, queue."""
-    import signal
-    from threading import Event
-
+    from daemon.processes import stop_on_signal
     from daemon.watcher import watch as watch_folder
     from tasks.settings import load_settings
 
-    stop = Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    watch_folder(load_settings(settings_file), stop=stop)
+    watch_folder(load_settings(settings_file), stop=stop_on_signal())
 
 
 @answering
@@ -111,7 +106,9 @@ def simulate(
     settings_file: SettingsFile = None,  # noqa: ARG001 - every command takes it, so that scripts need not know which
 ) -> None:
     """Simulate the raw frames of a night as ESO writes them."""
-    from recipes.simulator.night import DEFAULT, NightPlan, write_night, write_statics, write_truth
+    from recipes.simulator.linecatalog import write_statics
+    from recipes.simulator.night import DEFAULT, NightPlan, write_night
+    from recipes.simulator.truth import write_truth
 
     plan = NightPlan(
         night=night.date(),
@@ -142,19 +139,29 @@ def simulate(
 @answering
 def demo(
     folder: Annotated[
-        Path, typer.Argument(help="Where everything goes; a demo that is there already is removed first.")
+        Path, typer.Argument(help="Where everything goes; what an earlier demo left there is removed first.")
     ] = Path("demo"),
     *,
     channels: Channels = "1,12",
     night: Night = datetime(2026, 6, 17),  # noqa: DTZ001 - a date; the option has no time of day
     seed: Seed = 1,
     as_json: AsJson = False,
-    settings_file: SettingsFile = None,
 ) -> None:
-    """Simulate a night, play it into the incoming folder of a running daemon, and print the night report."""
-    from daemon.demo import demonstrate
-    from tasks.settings import load_settings
+    """Simulate a night, play it into the incoming folder of a running daemon, and print the night report.
 
-    plan = (night.date(), parse_channels(channels), seed)
-    in_order = demonstrate(folder, *plan, settings=load_settings(settings_file), as_json=as_json)
-    raise typer.Exit(ExitCode.DONE if in_order else ExitCode.NOT_IN_ORDER)
+    Code 1 unless the ledger balances, every step that has a recipe is done and the archive is in order.
+    """
+    from rich.console import Console
+
+    from daemon.cli.pages import demonstration_page
+    from daemon.demo import demonstrate
+    from daemon.report import report_record
+    from recipes.simulator.night import NightPlan
+
+    plan = NightPlan(night=night.date(), channels=parse_channels(channels), seed=seed)
+    given = demonstrate(folder, plan, Console(stderr=as_json, highlight=False))
+    if as_json:
+        print_json(report_record(given.report) | {"seconds": given.seconds, "in_order": given.in_order})
+    else:
+        print_table(*demonstration_page(given, folder))
+    raise typer.Exit(ExitCode.DONE if given.in_order else ExitCode.NOT_IN_ORDER)

@@ -3,16 +3,16 @@
 import math
 from typing import Any
 
-from archive.models import Arrival, Event, Frame, Group, Part, Product, Row, Step, Use
+from archive.models import Arrival, Event, Frame, Group, Part, Product, Step, Use
 from archive.night import time_of
 from archive.states import PartState
-from daemon.cli.identifiers import label
+from daemon.cli.identifiers import Subject, label
 from tasks.cascade import RECIPES, RULES, STEPS, STEPS_BY_TAG, Need
 
 Record = dict[str, Any]
 
 
-def record_of(row: Row) -> Record:
+def record_of(row: Subject) -> Record:
     """Return what there is to say about one row, without what belongs to its neighbours."""
     match row:
         case Arrival():
@@ -25,11 +25,9 @@ def record_of(row: Row) -> Record:
             return _step(row)
         case Product():
             return _product(row)
-        case _:
-            raise TypeError(f"there is no record of a {type(row).__name__}.")
 
 
-def details_of(row: Row) -> Record:
+def details_of(row: Subject) -> Record:
     """Return the record of a row with its neighbours: frames of a group, parts and inputs of a step, and so on."""
     record = record_of(row)
     match row:
@@ -51,8 +49,8 @@ def details_of(row: Row) -> Record:
                 {"channel": item.channel, "name": item.name, "value": item.text or item.value}
                 for item in sorted(row.measurements, key=lambda item: (item.channel, item.id))
             ]
-        case _:
-            pass
+        case Arrival():
+            pass  # a file without a frame has no neighbours
     return record
 
 

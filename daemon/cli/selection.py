@@ -7,7 +7,7 @@ from datetime import date
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from archive.models import Arrival, Frame, Group, Part, Step
+from archive.models import Frame, Group, Part, Product, Step
 from archive.states import StepState
 from daemon.cli.errors import UsageError
 from daemon.cli.identifiers import Subject, find, label, split
@@ -107,13 +107,13 @@ def _steps_of(row: Subject, text: str) -> list[Step]:
     match row:
         case Step():
             return [row]
+        case Product(step=Step() as step):
+            return [step]
         case Group() | Frame(group=Group()):
             group = row if isinstance(row, Group) else row.group
             newest = {step.name: step for step in sorted(group.steps if group else (), key=lambda step: step.sequence)}
             if newest:
                 return list(newest.values())
-        case Arrival():
+        case _:
             pass
-        case _ if row.step:
-            return [row.step]
     raise UsageError(f"{text} ({label(row)}) has no step.")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from redis import Redis
@@ -15,6 +16,7 @@ from archive.states import ArrivalState, GroupState, PartState, StepState
 from daemon.broker import BrokerMissing, broker_url
 from daemon.cli.records import record_of
 from daemon.heartbeat import Heartbeat, read_heartbeat
+from daemon.scan import scan
 from tasks.settings import Settings
 from tasks.site import Site
 
@@ -65,6 +67,13 @@ def standing(site: Site) -> dict[str, Any]:
     }
 
 
+def lying(settings: Settings) -> dict[Path, str]:
+    """Return the files in the incoming folder, each with why the watcher could not take it in yet, or ''."""
+    heartbeat = read_heartbeat(settings.archive.root)
+    reasons = heartbeat.postponed if heartbeat else {}
+    return {path: reasons.get(str(path), "") for path in scan(settings.archive.incoming).files}
+
+
 def broker_standing(settings: Settings) -> str:
     """Return in words whether the broker answers."""
     try:
@@ -80,5 +89,6 @@ def _watcher(heartbeat: Heartbeat, now: datetime) -> dict[str, Any]:
 
 
 def _counts(session: Session, column: Any, states: Iterable[str]) -> dict[str, int]:  # noqa: ANN401 - a column of any enum
-    counted = dict(session.execute(select(column, func.count()).group_by(column)).tuples().all())
+    rows = session.execute(select(column, func.count()).group_by(column))
+    counted: dict[str, int] = {state: number for state, number in rows}  # noqa: C416 - a Row is no pair for the type checker
     return {state: counted[state] for state in states if state in counted}

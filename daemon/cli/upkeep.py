@@ -55,18 +55,14 @@ def ingest(
 def verify(*, as_json: AsJson = False, settings_file: SettingsFile = None) -> None:
     """Check every file against its checksum, and files against rows both ways. Code 1 if anything is wrong."""
     from archive.verification import verify as check
-
     from daemon.cli.opening import open_site
 
     site = open_site(settings_file)
-    with site.registry.read() as session:
-        findings = check(session, site.store)
+    findings = list(check(site.registry, site.store))
     if as_json:
-        print_json([vars(finding) for finding in findings])
+        print_json([vars(finding) | {"path": str(finding.path)} for finding in findings])
     elif findings:
-        print_table(
-            table("Not in order", tuple(vars(findings[0])), [tuple(vars(finding).values()) for finding in findings])
-        )
+        print_table(table("", ("fault", "what was found"), [(finding.fault, finding.sentence) for finding in findings]))
     else:
         print_table("Every file is as its row says, and every row has its file.")
     raise typer.Exit(ExitCode.NOT_IN_ORDER if findings else ExitCode.DONE)
@@ -76,8 +72,8 @@ def verify(*, as_json: AsJson = False, settings_file: SettingsFile = None) -> No
 @answering
 def upgrade(*, as_json: AsJson = False, settings_file: SettingsFile = None) -> None:
     """Bring the registry's tables to this version; make a new registry where there is none."""
-    from daemon.cli.opening import Site
     from tasks.settings import load_settings
+    from tasks.site import Site
 
     registry = Site.of(load_settings(settings_file)).registry
     registry.upgrade()

@@ -37,12 +37,12 @@ def night(
     """Report a night: every file and what became of it, products, times. Code 1 if the ledger does not balance."""
     from daemon.cli.opening import open_site
     from daemon.cli.pages import night_page
+    from daemon.cli.standing import lying
     from daemon.report import compile_report, report_record
-    from daemon.scan import scan
 
     site = open_site(settings_file)
     with site.registry.read() as session:
-        report = compile_report(session, date_.date(), scan(site.settings.archive.incoming).files)
+        report = compile_report(session, date_.date(), lying(site.settings))
     if as_json:
         print_json(report_record(report))
     else:
