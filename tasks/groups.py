@@ -25,6 +25,8 @@ class Member:
         Seconds.
     announced : int
         TPL.NEXP; 0 if the header lacks it.
+    ambient : float or None
+        Temperature around the instrument, in degrees Celsius.
     """
 
     frame_id: int
@@ -35,6 +37,7 @@ class Member:
     announced: int
     lamps: tuple[Lamp, ...] = ()
     channels: tuple[int, ...] = ()
+    ambient: float | None = None
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,8 @@ class _Section(BaseModel):
 class ArchiveSettings(_Section):
     """Where files are."""
 
-    root: Path = Path("archive")
-    incoming: Path = Path("incoming")
+    root: Path = Path("data/archive")
+    incoming: Path = Path("data/incoming")
     least_free_gb: Annotated[float, Field(ge=0)] = 2.0
 
 

@@ -1,0 +1,153 @@
+"""Carrying out what the planner decided: one transaction, rows only. Messages are sent from these rows afterwards."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from archive.history import record
+from archive.models import Group, Part, Step, Use
+from archive.registry import Registry
+from archive.states import PartState, StepState, move
+from tasks.decisions import Decision, Input, Make, Mark, Order, Queue, Reuse, Settle, StepKey, Wait
+from tasks.failures import FINISH
+from tasks.plan import plan
+from tasks.settings import Settings
+from tasks.survey import survey, unreviewed
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """How many decisions of each kind were carried out, by the name of the kind in lower case."""
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def queued(self) -> int:
+        """Steps whose parts may now be claimed."""
+        return self.counts.get("queue", 0)
+
+
+def advance(registry: Registry, settings: Settings, now: datetime) -> Advanced:
+    """Plan and carry out the plan. Nothing is written, and nobody is locked out, if there is nothing to do."""
+    with registry.read() as session:
+        if not session.scalar(unreviewed().limit(1)) and not plan(survey(session, settings), now):
+            return Advanced()
+    with registry.begin() as session:
+        decisions = plan(survey(session, settings), now)
+        for decision in decisions:
+            _carry_out(session, decision, now)
+        for product in session.scalars(unreviewed()):
+            product.reviewed = True
+    counts = Counter(type(decision).__name__.lower() for decision in decisions)
+    if decisions:
+        log.info("plan carried out", **counts)
+    return Advanced(dict(counts))
+
+
+def _carry_out(session: Session, decision: Decision, now: datetime) -> None:
+    match decision:
+        case Settle(group_id=group_id, state=state, reason=reason):
+            group = session.get_one(Group, group_id)
+            group.reason = reason
+            if group.state is not state:
+                move(group, state)
+                record(session, group, f"group {state}", reason, now=now)
+        case Make(key=key, why=why, priority=priority):
+            step = Step(group_id=key.group_id, name=key.name, sequence=key.sequence, priority=priority, created=now)
+            step.state = StepState.WAITING
+            session.add(step)
+            record(session, step, "step made", why, now=now)
+        case Wait(key=key, missing=missing):
+            step = _step(session, key)
+            step.missing = list(missing)
+            record(session, step, "step waits", " ".join(missing), now=now)
+        case Queue(key=key, order=order):
+            _queue(session, _step(session, key), order, now)
+        case Reuse(key=key, order=order, done=done):
+            step = _step(session, key)
+            _fix(session, step, order)
+            for part in step.parts:
+                _give_up(part)
+            step.ended = now
+            move(step, StepState.DONE)
+            made = _step(session, done)
+            record(session, step, "step reused", f"Step {made.id} had the same inputs.", now=now, step=made.id)
+        case Mark(step_id=step_id, stale=stale):
+            step = session.get_one(Step, step_id)
+            step.stale = stale
+            record(session, step, "step stale" if stale else "step no longer stale", stale, now=now)
+
+
+def _step(session: Session, key: StepKey) -> Step:
+    of_key = select(Step).where(Step.group_id == key.group_id, Step.name == key.name, Step.sequence == key.sequence)
+    return session.scalars(of_key).one()
+
+
+def _fix(session: Session, step: Step, order: Order) -> None:
+    """Write down recipe, parameters and inputs of a step."""
+    step.identity = order.identity
+    step.recipe, step.recipe_version, step.parameters = order.recipe, order.version, dict(order.parameters)
+    step.missing, step.warnings = [], list(order.warnings)
+    for use in step.uses:
+        session.delete(use)
+    session.flush()
+    session.expire(step, ["uses"])
+    session.add_all(_use(step, item) for item in order.inputs)
+
+
+def _use(step: Step, item: Input) -> Use:
+    return Use(
+        step=step,
+        tag=item.tag,
+        frame_id=item.frame_id,
+        product_id=item.product_id,
+        level=item.level,
+        days=item.days,
+        certification=item.certification,
+        differences={key: list(values) for key, values in item.differences.items()},
+    )
+
+
+def _queue(session: Session, step: Step, order: Order, now: datetime) -> None:
+    """Let the parts of a step be claimed.
+
+    A step that was queued before has its parts already. Channels that are done stay so if nothing about the step has
+    changed. The attempt of a part is never set back: a worker that still has an earlier one may not end it.
+    """
+    same = step.identity == order.identity
+    _fix(session, step, order)
+    parts = {part.channel: part for part in step.parts}
+    for channel in (*order.channels, FINISH):
+        part = parts.pop(channel, None)
+        if part is None:
+            session.add(Part(step=step, channel=channel, state=PartState.QUEUED))
+            continue
+        if part.state is PartState.DONE and same and channel != FINISH:
+            continue
+        if part.state is not PartState.QUEUED:
+            move(part, PartState.QUEUED)
+        part.sent = part.not_before = part.started = part.ended = part.lease_until = None
+        part.crashes = part.retries = 0
+        part.error = part.error_kind = part.worker = ""
+        if not same:
+            part.outcome = {}
+    for part in parts.values():  # channels that the step no longer has
+        _give_up(part)
+    step.queued, step.started, step.ended, step.error, step.error_kind = now, None, None, "", ""
+    move(step, StepState.QUEUED)
+    record(session, step, "step queued", now=now, identity=order.identity, channels=list(order.channels))
+
+
+def _give_up(part: Part) -> None:
+    if part.state is PartState.DONE:
+        move(part, PartState.QUEUED)
+    if part.state is not PartState.CANCELLED:
+        move(part, PartState.CANCELLED)
+    part.outcome = {}

@@ -1,0 +1,334 @@
+"""The planner: from what the registry holds to what is to be done next. Pure; planning twice changes nothing.
+
+One pass goes along the cascade, so that a step already knows what the steps before it will give. A group or step in
+progress counts as a calibration to come: if it will be closer in time than what there is, it is waited for.
+"""
+
+import math
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, timedelta
+from typing import NamedTuple
+
+from archive.night import mjd_of, night_of, time_of
+from archive.select import Candidate, Choice, Match, choose
+from archive.states import GroupState, StepState
+from recipes.recipe import Recipe
+from tasks.cascade import CascadeStep, Companion, Need, Tag
+from tasks.decisions import Decision, Input, Make, Mark, Order, Queue, Reuse, Settle, StepKey, Wait
+from tasks.groups import Member, Verdict, judge
+from tasks.settings import RemakePolicy
+from tasks.snapshot import CompanionView, GroupView, Policy, ProductView, Snapshot, StepView
+
+FRESH, BACKLOG = 3, 6  # priorities of this night and the one before, and of older nights; 0 is left to operators
+_FRESH_NIGHTS = timedelta(days=1)
+
+
+def plan(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
+    """Decide what is to be done.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        Every group that is open, without a step, or with a step that is not settled; their steps; and every product
+        within reach of them.
+    now : datetime
+
+    Returns
+    -------
+    tuple of Decision
+        In an order in which they can be carried out.
+    """
+    planner = _Planner(snapshot, now)
+    for step in snapshot.cascade:
+        groups = [group for group in snapshot.groups if group.tag is step.raw]
+        for group in sorted(groups, key=lambda group: (group.mjd, group.group_id)):
+            planner.consider(step, group)
+    return tuple(planner.decisions)
+
+
+def needs_of(step: CascadeStep, mjd: float, policy: Policy) -> Iterator[Need]:
+    """Return what a step takes under these settings for exposures of this time."""
+    for need in step.needs:
+        if mjd < need.before and (policy.use_darks or need.catg != "MASTER_DARK"):
+            yield need
+
+
+def reach(need: Need, policy: Policy) -> float:
+    """Return the days of the widest window that is accepted."""
+    return max((level.days for level in need.levels if level.level <= policy.level), default=0.0)
+
+
+def choose_for(group: GroupView, need: Need, candidates: Sequence[Candidate], policy: Policy) -> Choice:
+    """Choose the calibration of one need for one group, within the levels that are accepted."""
+    levels = tuple(level for level in need.levels if level.level <= policy.level)
+    return choose(candidates, setup=group.setup, mjd=group.mjd, keys=need.match, levels=levels)
+
+
+def companion_for(group: GroupView, wanted: Companion, companions: Sequence[CompanionView]) -> Member | None:
+    """Return the frame closest in time to a group, within the hours, degrees and keys of the table; None if none is."""
+
+    def distance(member: Member) -> float:
+        return abs(member.mjd - group.mjd)
+
+    ambient = [member.ambient for member in group.members if member.ambient is not None]
+    fitting = [
+        other.member
+        for other in companions
+        if other.tag is wanted.tag
+        and not group.setup.differences(other.setup, wanted.match)
+        and distance(other.member) * 24 <= wanted.hours
+        and (
+            not ambient
+            or other.member.ambient is None
+            or abs(other.member.ambient - sum(ambient) / len(ambient)) <= wanted.kelvin
+        )
+    ]
+    return min(fitting, key=lambda member: (distance(member), member.frame_id), default=None)
+
+
+class _Shelved(NamedTuple):
+    """One product, or one to come from a group in progress."""
+
+    candidate: Candidate
+    group_id: int | None
+    product: ProductView | None
+    group: GroupView | None
+
+    @property
+    def mjd(self) -> float:
+        return self.candidate.mjd
+
+
+class _Supply(NamedTuple):
+    """Inputs of a step that were chosen, and sentences on those that are not there and those to come."""
+
+    inputs: tuple[Input, ...]
+    missing: tuple[str, ...]
+    coming: tuple[str, ...]
+
+
+class _Planner:
+    """One pass along the cascade; what was decided for earlier steps is known to later ones."""
+
+    def __init__(self, snapshot: Snapshot, now: datetime) -> None:
+        self.decisions: list[Decision] = []
+        self._snapshot, self._policy, self._now = snapshot, snapshot.policy, now
+        self._steps: dict[tuple[int, str], list[StepView]] = {}
+        for view in sorted(snapshot.steps, key=lambda view: view.key):
+            self._steps.setdefault((view.key.group_id, view.key.name), []).append(view)
+        self._own: dict[int, list[ProductView]] = {}
+        self._shelves: dict[str, list[_Shelved]] = {}
+        self._source: dict[Candidate, _Shelved] = {}
+        self._coming: set[tuple[int, str]] = set()
+        for product in snapshot.products:
+            if product.group_id is not None:
+                self._own.setdefault(product.group_id, []).append(product)
+            if product.current:
+                self._shelve(product.catg, _Shelved(product.candidate, product.group_id, product, None))
+
+    def consider(self, step: CascadeStep, group: GroupView) -> None:
+        """Decide on one group and its step."""
+        verdict = Verdict(group.state, group.reason)
+        if group.state is GroupState.OPEN:
+            verdict = judge(step, group.members, closes=group.closes, now=self._now)
+            if verdict != Verdict(group.state, group.reason):
+                self.decisions.append(Settle(group.group_id, verdict.state, verdict.reason))
+        views = self._steps.get((group.group_id, step.name), [])
+        latest = views[-1] if views else None
+        if verdict.state in (GroupState.COMPLETE, GroupState.CLOSED):
+            self._follow(step, group, verdict, latest)
+            return
+        if latest and latest.state is StepState.WAITING:
+            self._wait(latest.key, latest.missing, (f"{group}: {verdict.reason}",))
+        if verdict.state is GroupState.OPEN and isinstance(step.recipe, Recipe):
+            self._promise(step, group)
+
+    def _follow(self, step: CascadeStep, group: GroupView, verdict: Verdict, latest: StepView | None) -> None:
+        """Go on with the step of a group that is closed."""
+        if latest is None:
+            self._make(step, group, verdict, 1, "")
+        elif latest.state is StepState.WAITING:
+            self._supply(step, group, verdict, latest.key, latest.missing)
+        elif latest.state in (StepState.QUEUED, StepState.RUNNING):
+            self._promise(step, group)
+        elif latest.state is StepState.DONE:
+            self._review(step, group, verdict, latest)
+        elif latest.state is StepState.FAILED and (changed := _frame_changes(group, latest)):
+            self._make(step, group, verdict, latest.key.sequence + 1, changed)
+
+    def _make(self, step: CascadeStep, group: GroupView, verdict: Verdict, sequence: int, why: str) -> None:
+        key = StepKey(group.group_id, step.name, sequence)
+        fresh = night_of(mjd_of(self._now)) - group.night <= _FRESH_NIGHTS
+        self.decisions.append(Make(key, why, FRESH if fresh else BACKLOG))
+        self._supply(step, group, verdict, key, ())
+
+    def _supply(
+        self, step: CascadeStep, group: GroupView, verdict: Verdict, key: StepKey, said: tuple[str, ...]
+    ) -> None:
+        """Queue a step if every input is there, otherwise say what it waits for."""
+        if not isinstance(step.recipe, Recipe):
+            self._wait(key, said, (f"{step.recipe_name} has no recipe yet.",))
+            return
+        supply = self._gather(step, group)
+        channels, partial = _channels(group)
+        missing = supply.missing if channels else (*supply.missing, "No channel is in every raw frame.")
+        if missing or supply.coming:
+            self._wait(key, said, missing + supply.coming)
+            if not missing:
+                self._promise(step, group)
+            return
+        warnings = [verdict.reason] if verdict.state is GroupState.CLOSED else []
+        if partial:
+            warnings.append(f"Channel {', '.join(map(str, partial))} is left out, it is not in every raw frame.")
+        order = Order(
+            recipe=step.recipe.name,
+            version=step.recipe.version,
+            parameters=self._policy.parameters[step.recipe.name],
+            inputs=supply.inputs,
+            channels=channels,
+            warnings=tuple(warnings),
+        )
+        if done := self._already_done(step, group, order.identity):
+            self.decisions.append(Reuse(key, order, done.key))
+            self._put_back(step, group, order.identity)
+        else:
+            self.decisions.append(Queue(key, order))
+            self._promise(step, group)
+
+    def _gather(self, step: CascadeStep, group: GroupView) -> _Supply:
+        inputs = [_raw(step.raw, member) for member in group.members]
+        missing, coming = [], []
+        for need in needs_of(step, group.mjd, self._policy):
+            best = self._choose(group, need, with_coming=True).best
+            if best is None:
+                missing += [] if need.optional else [_absent(group, need, self._policy)]
+            elif (product := self._source[best.candidate].product) is None:
+                source = self._source[best.candidate].group
+                coming.append(f"{need.catg}: {source} will give one that is closer in time than any other.")
+            else:
+                inputs.append(_input(need, best, product))
+        for wanted in step.companions:
+            member = companion_for(group, wanted, self._snapshot.companions)
+            inputs += [_raw(wanted.tag, member)] if member else []
+        return _Supply(tuple(inputs), tuple(missing), tuple(coming))
+
+    def _review(self, step: CascadeStep, group: GroupView, verdict: Verdict, done: StepView) -> None:
+        """Make a done step again, or mark it stale, if its inputs no longer are the best."""
+        reasons, nights = [], set[date]()
+        if changed := _frame_changes(group, done):
+            reasons.append(changed)
+            nights.add(group.night)
+        for need in needs_of(step, group.mjd, self._policy):
+            best = self._choose(group, need, with_coming=False).best
+            chosen = self._source[best.candidate].product if best else None
+            used = done.products.get(need.catg)
+            if (chosen and chosen.product_id) != (used and used.product_id):
+                if chosen is None and used and used.usable and used.current:
+                    continue  # nothing happened to it: the settings reach less far than they did
+                reasons.append(_changed_mind(need, chosen, used))
+                nights |= {product.night for product in (chosen, used) if product}
+        why = " ".join(reasons)
+        remade = {
+            RemakePolicy.ALWAYS: True,
+            RemakePolicy.NIGHT: group.night in nights,
+            RemakePolicy.NEVER: False,
+        }[self._policy.remake]
+        if why and remade:
+            self._make(step, group, verdict, done.key.sequence + 1, why)
+        elif why != done.stale:
+            self.decisions.append(Mark(done.step_id, why))
+
+    def _choose(self, group: GroupView, need: Need, *, with_coming: bool) -> Choice:
+        """Choose among the products; ``with_coming`` also among those that groups in progress will give."""
+        days = reach(need, self._policy)
+        shelf = self._shelves.get(need.catg, [])
+        first = bisect_left(shelf, group.mjd - days, key=lambda item: item.mjd)
+        last = bisect_right(shelf, group.mjd + days, key=lambda item: item.mjd)
+        near = [
+            item.candidate
+            for item in shelf[first:last]
+            if (item.product is None and with_coming)
+            or (item.product and not (with_coming and (item.group_id, need.catg) in self._coming))
+        ]
+        return choose_for(group, need, near, self._policy)
+
+    def _wait(self, key: StepKey, said: tuple[str, ...], missing: tuple[str, ...]) -> None:
+        if missing != said:
+            self.decisions.append(Wait(key, missing))
+
+    def _promise(self, step: CascadeStep, group: GroupView) -> None:
+        """Count on the products of a step in progress, and no longer on those that they will replace."""
+        for catg in step.makes:
+            name = f"{catg} to come from {group}"
+            candidate = Candidate(product_id=None, name=name, mjd=group.mjd, setup=group.setup)
+            self._coming.add((group.group_id, catg))
+            self._shelve(catg, _Shelved(candidate, group.group_id, None, group))
+
+    def _already_done(self, step: CascadeStep, group: GroupView, identity: str) -> StepView | None:
+        """Return the step of this group that has the same identity and whose products still may be used."""
+        made = [product for product in self._own.get(group.group_id, []) if product.identity == identity]
+        if not made or not all(product.usable for product in made):
+            return None
+        views = self._steps.get((group.group_id, step.name), [])
+        return next((view for view in views if view.state is StepState.DONE and view.identity == identity), None)
+
+    def _put_back(self, step: CascadeStep, group: GroupView, identity: str) -> None:
+        """Let the products of a step that is used again take the place of its later makes."""
+        for catg in step.makes:
+            shelf = self._shelves.get(catg, [])
+            shelf[:] = [item for item in shelf if item.group_id != group.group_id]
+        for product in self._own[group.group_id]:
+            if product.catg in step.makes and product.identity == identity:
+                self._shelve(product.catg, _Shelved(product.candidate, product.group_id, product, None))
+
+    def _shelve(self, catg: str, item: _Shelved) -> None:
+        insort(self._shelves.setdefault(catg, []), item, key=lambda item: item.mjd)
+        self._source[item.candidate] = item
+
+
+def _channels(group: GroupView) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the channels that every frame of a group has, and those that only some have."""
+    counts = Counter(channel for member in group.members for channel in member.channels)
+    whole = {channel for channel, count in counts.items() if count == len(group.members)}
+    return tuple(sorted(whole)), tuple(sorted(counts.keys() - whole))
+
+
+def _raw(tag: Tag, member: Member) -> Input:
+    return Input(tag=tag, digest=member.digest, frame_id=member.frame_id)
+
+
+def _frame_changes(group: GroupView, step: StepView) -> str:
+    """Say in which frames a group differs from what a step of it used, '' if in none."""
+    here = {member.frame_id for member in group.members}
+    more, less = len(here - step.frames), len(step.frames - here)
+    return f"Its frames changed after it was made: {more} came, {less} went." if more or less else ""
+
+
+def _changed_mind(need: Need, chosen: ProductView | None, used: ProductView | None) -> str:
+    if chosen and used:
+        return f"{need.catg}: {chosen.candidate.name} is to be used instead of {used.candidate.name}."
+    if chosen:
+        return f"{need.catg}: {chosen.candidate.name} came after it was made without one."
+    return f"{need.catg}: {used.candidate.name if used else 'what was used'} may no longer be used, and no other fits."
+
+
+def _absent(group: GroupView, need: Need, policy: Policy) -> str:
+    days = reach(need, policy)
+    keys = " and ".join(f"{key} {group.setup.value(key) or '(not set)'}" for key in need.match)
+    time = f"{time_of(group.mjd):%Y-%m-%d %H:%M} UT"
+    when = f"valid at {time}" if math.isinf(days) else f"within {days:g} d of {time}"
+    return f"{need.catg}{f' with {keys}' if keys else ''}, {when}: there is none."
+
+
+def _input(need: Need, best: Match, product: ProductView) -> Input:
+    return Input(
+        tag=need.catg,
+        digest=product.digest,
+        product_id=product.product_id,
+        level=best.level,
+        days=best.days,
+        certification=product.candidate.certification,
+        differences=best.differences,
+    )
