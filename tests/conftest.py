@@ -14,6 +14,7 @@ from sqlalchemy import URL, create_engine, text
 
 from archive.registry import Registry
 
+pytest_plugins = ("skips",)
 _numbers = count(1)
 
 
