@@ -54,7 +54,8 @@ class LevelHistogram:
             window = self._detector.data(quadrant)
             rows = slice(max(window.rows.start - first, 0), max(window.rows.stop - first, 0))
             values = raw[rows, window.columns].ravel()
-            self._counts[quadrant - 1] += np.bincount(values, minlength=2**16)
+            counts = np.bincount(values)
+            self._counts[quadrant - 1, : counts.size] += counts
 
     def medians(self) -> tuple[float, ...]:
         """Return the median of each quadrant, adu."""

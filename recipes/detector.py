@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.polynomial import Legendre, Polynomial
-from numpy.polynomial.legendre import legvander
 from numpy.typing import NDArray
 
 from recipes.muse import SATURATION, Detector, Flag, Quadrant
@@ -136,11 +135,10 @@ def measure_overscan(
         upper, right = int(quadrant.is_upper), int(quadrant.is_right)
         rows = slice(middle_y, raw_rows - detector.margin) if upper else slice(detector.margin, middle_y)
         strip = vertical[rows, right]
-        curve, good = _fit_level(strip, params.rejection)
-        polynomial = curve.convert(kind=Polynomial, domain=[-1, 1], window=[-1, 1])(Polynomial([-1 - rows.start, 1]))
-        polynomials.append(polynomial)
+        curve, order, good = _fit_level(strip, params.rejection)
+        polynomials.append(_in_powers(curve, order, rows.start + 1))
         data = detector.data(quadrant).rows
-        levels[detector.trimmed(quadrant).rows, right] = curve(np.arange(data.start, data.stop) - rows.start)
+        levels[detector.trimmed(quadrant).rows, right] = curve[data.start - rows.start : data.stop - rows.start]
         beside = horizontal[upper, :, right]
         values = np.concatenate([strip[good], beside[_near(beside, params.rejection)]])
         means.append(float(values.mean(dtype=np.float64)))
@@ -225,7 +223,8 @@ def mark(dq: Flags, where: Any, flag: Flag) -> None:  # noqa: ANN401 - whatever 
 
 def count_saturated(dq: Flags, prefix: str) -> Measurement:
     """Return the number of saturated pixels of a product."""
-    number = int(np.count_nonzero(dq & dq.dtype.type(Flag.SATURATED)))
+    flag = dq.dtype.type(Flag.SATURATED)
+    number = sum(int(np.count_nonzero(row & flag)) for row in dq)
     return Measurement(f"{prefix} NSATURATED", number, "Number of saturated pixels in output data")
 
 
@@ -257,34 +256,49 @@ def _near(values: NDArray[np.float32], limit: float) -> NDArray[np.bool_]:
     return result
 
 
-def _fit_level(strip: NDArray[np.float32], limit: float) -> tuple[Legendre, NDArray[np.bool_]]:
+def _fit_level(strip: NDArray[np.float32], limit: float) -> tuple[NDArray[np.float64], int, NDArray[np.bool_]]:
     """Fit a polynomial to the rows of an overscan strip, as high as Akaike's criterion allows.
 
-    Returns the polynomial of the row of the strip, counted from 0, and which pixels it was fitted to.
+    Returns its value on each row, its order, and which pixels it was fitted to.
     """
-    rows = np.arange(len(strip))
-    domain = [0, len(strip) - 1]
     highest = min(_HIGHEST_ORDER, len(strip) - 1)
-    base = legvander(2 * rows / domain[1] - 1, highest)
     offset = float(np.median(strip))
     values = strip - np.float32(offset)
     good = _near(values, limit)
     for _ in range(_ROUNDS):
-        number = good.sum(axis=1)
-        means = values.sum(axis=1, where=good, dtype=np.float64) / np.maximum(number, 1)
-        weights = np.sqrt(number)
-        # In polynomials orthogonal on the rows that are there, each order gains the square of its coefficient.
-        orthogonal, triangle = np.linalg.qr(base * weights[:, None])
-        coefficients = orthogonal.T @ (means * weights)
+        weights = good.sum(axis=1, dtype=np.float64)
+        means = values.sum(axis=1, where=good, dtype=np.float64) / np.maximum(weights, 1)
+        base = _orthogonal(weights, highest)
+        # Of polynomials orthogonal on the rows that are there, each reduces the squares by that of its coefficient.
+        coefficients = (base * (weights * means)).sum(axis=1)
         remaining = np.square(values).sum(where=good, dtype=np.float64) - np.cumsum(coefficients**2)
         remaining = np.maximum(remaining, 1e-6)
-        akaike = number.sum() * np.log(remaining) + 2 * np.arange(highest + 1)
-        order = int(np.argmin(akaike))
-        series = np.linalg.solve(triangle[: order + 1, : order + 1], coefficients[: order + 1])
-        curve = Legendre(series, domain=domain)
-        spread = np.sqrt(remaining[order] / number.sum())
-        within = np.abs(values - curve(rows).astype(np.float32)[:, None]) <= limit * spread
+        order = int(np.argmin(weights.sum() * np.log(remaining) + 2 * np.arange(highest + 1)))
+        curve = (coefficients[: order + 1, None] * base[: order + 1]).sum(axis=0)
+        spread = np.sqrt(remaining[order] / weights.sum())
+        within = np.abs(values - curve.astype(np.float32)[:, None]) <= limit * spread
         if np.array_equal(within, good):
             break
         good = within
-    return curve + offset, good
+    return curve + offset, order, good
+
+
+def _orthogonal(weights: NDArray[np.float64], highest: int) -> NDArray[np.float64]:
+    """Return polynomials of the row up to some order, orthonormal under weights: shape (orders, rows)."""
+    x = np.linspace(-1, 1, len(weights))
+    base = np.zeros((highest + 2, len(weights)))  # base[-1] stands for the one before the first
+    base[0] = 1 / np.sqrt(weights.sum())
+    for order in range(highest):
+        following = x * base[order]
+        for earlier in (order, order - 1):
+            following -= (weights * following * base[earlier]).sum() * base[earlier]
+        base[order + 1] = following / np.sqrt((weights * following**2).sum())
+    return base[:-1]
+
+
+def _in_powers(curve: NDArray[np.float64], order: int, first: int) -> Polynomial:
+    """Return the polynomial that has the values of ``curve`` on consecutive rows from ``first`` on."""
+    nodes = (1 - np.cos(np.pi * (np.arange(2 * order + 2) + 0.5) / (2 * order + 2))) / 2
+    rows = np.unique(np.rint(nodes * (len(curve) - 1)).astype(np.intp))
+    series = Legendre.fit(rows + first, curve[rows], order, domain=[first, first + len(curve) - 1])
+    return series.convert(kind=Polynomial, domain=[-1, 1], window=[-1, 1])
