@@ -168,6 +168,8 @@ def walk(file: IO[bytes]) -> Iterator[Header]:
         header = _read_header(file, unit)
         if header is None:
             return
+        if unit == 0 and header.find("SIMPLE") is not True:
+            raise UnreadableFile("the file says of itself that it does not follow the FITS standard: SIMPLE is not T.")
         padded = -(-_data_size(header) // BLOCK) * BLOCK
         yield header
         if (present := _skip(file, padded)) < padded:
@@ -237,7 +239,7 @@ def _values(header: Header) -> dict[str, Value]:
 
 def _card(image: bytes) -> tuple[str, Value] | None:
     """Return keyword and value of a card, None for a comment or an empty value."""
-    if not image.strip() or (image[8:10] != b"= " and not image.startswith(b"HIERARCH ")):
+    if image[8:10] != b"= " and not (image.startswith(b"HIERARCH ") and b"=" in image):
         return None
     try:
         card = fits.Card.fromstring(image)
@@ -264,10 +266,10 @@ def _skip(file: IO[bytes], size: int) -> int:
 
 def _suffix(path: Path) -> str:
     with path.open("rb") as file:
-        first = file.read(2)
-    if first == GZIP[:1]:
-        raise IncompleteFile("the file has one byte, the begin of a compressed one.")
-    return {GZIP: ".fits.gz", LZW: ".fits.Z"}.get(first, ".fits")
+        first = file.read(3)
+    if first and len(first) < 3 and (GZIP.startswith(first[:2]) or LZW.startswith(first[:2])):
+        raise IncompleteFile(f"the file has {len(first)} bytes, the begin of a compressed one.")
+    return {GZIP: ".fits.gz", LZW: ".fits.Z"}.get(first[:2], ".fits")
 
 
 @contextmanager
