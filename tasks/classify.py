@@ -1,6 +1,5 @@
 """From a primary header to what a raw frame is: its tag, setup, lamps, template, time and name. Pure."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,10 @@ AMBIENT_TEMPERATURE = "ESO INS TEMP7 VAL"  # C; what an illumination flat is cho
 _CARDS = ("OBJECT", "ESO OBS NAME", "ESO OBS PROG ID", AMBIENT_TEMPERATURE)
 # ESO's archive names a frame by its time; where a file system forbids colons they come as underscores.
 _DP_ID = re.compile(rf"{INSTRUMENT}\.\d{{4}}-\d\d-\d\dT\d\d[:_]\d\d[:_]\d\d(?:\.\d+)?")
+_MOST_DAYS = 100_000.0  # Modified Julian Date of the year 2132
+_MOST_SECONDS = 86400.0
+_MOST_COUNTED = 1_000_000
+_MOST_RULE = 128  # characters
 _CLOCKS_AGREE = 2.0  # seconds; DATE-OBS is cut to whole seconds
 
 
@@ -71,24 +74,29 @@ class _Cards:
         self.header = header
         self.problems: list[str] = []
 
-    def text(self, keyword: str, *, expected: bool = True) -> str:
+    def text(self, keyword: str, *, most: int = 32, expected: bool = True) -> str:
         value = self.header.get(keyword, "")
+        text = str(value).strip()
         if not isinstance(value, str):
             self.problems.append(f"{keyword} = {value!r} is not text.")
-            return str(value)
-        if expected and not value.strip():
+        elif len(text) > most:
+            self.problems.append(f"{keyword} = {value!r} is cut to {most} characters.")
+        elif expected and not text:
             self.problems.append(f"{keyword} is missing.")
-        return value.strip()
+        return text[:most]
 
-    def number(self, keyword: str, default: float = 0.0, *, expected: bool = True) -> float:
+    def number(self, keyword: str, default: float = 0.0, *, most: float, expected: bool = True) -> float:
         value = self.header.get(keyword)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most:
             return value
         if value is not None:
-            self.problems.append(f"{keyword} = {value!r} is not a number.")
+            self.problems.append(f"{keyword} = {value!r} is not a number from 0 to {most:g}.")
         elif expected:
             self.problems.append(f"{keyword} is missing.")
         return default
+
+    def count(self, keyword: str, default: int = 0, *, expected: bool = True) -> int:
+        return int(self.number(keyword, default, most=_MOST_COUNTED, expected=expected))
 
 
 def classify(header: Mapping[str, Value], *, name: str = "") -> Classified:
@@ -102,7 +110,7 @@ def classify(header: Mapping[str, Value], *, name: str = "") -> Classified:
         Name of the file; it helps where the header has no ARCFILE.
     """
     cards = _Cards(header)
-    catg, type_ = cards.text("ESO DPR CATG"), cards.text("ESO DPR TYPE")
+    catg, type_ = cards.text("ESO DPR CATG"), cards.text("ESO DPR TYPE", most=64)
     tag, rule = _match(header, catg, type_)
     lamps = lit_lamps(header)
     step = STEPS_BY_TAG.get(tag)
@@ -110,29 +118,29 @@ def classify(header: Mapping[str, Value], *, name: str = "") -> Classified:
         cards.problems.append(
             f"{tag} frames are lit by one lamp of {', '.join(step.lamps)}; here {', '.join(lamps) or 'none'} is on."
         )
-    dp_id = _data_product_id(cards.text("ARCFILE", expected=False), name, cards.text("DATE-OBS"))
+    dp_id = _data_product_id(cards.text("ARCFILE", most=80, expected=False), name, cards.text("DATE-OBS"))
     mjd = _begin(cards, dp_id)
     return Classified(
         tag=tag,
-        rule=rule,
+        rule=rule[:_MOST_RULE],
         catg=catg,
         type=type_,
         tech=cards.text("ESO DPR TECH"),
         dp_id=dp_id,
-        origfile=cards.text("ORIGFILE", expected=False),
+        origfile=cards.text("ORIGFILE", most=128, expected=False),
         mjd=mjd,
-        exptime=cards.number("EXPTIME"),
+        exptime=cards.number("EXPTIME", most=_MOST_SECONDS),
         night=night_of(mjd),
-        tpl_id=cards.text("ESO TPL ID", expected=False),
+        tpl_id=cards.text("ESO TPL ID", most=64, expected=False),
         tpl_start=cards.text("ESO TPL START", expected=step is not None),
-        tpl_nexp=int(cards.number("ESO TPL NEXP", expected=step is not None)),
-        tpl_expno=int(cards.number("ESO TPL EXPNO", expected=False)),
+        tpl_nexp=cards.count("ESO TPL NEXP", expected=step is not None),
+        tpl_expno=cards.count("ESO TPL EXPNO", expected=False),
         setup=Setup(
             mode=cards.text("ESO INS MODE").replace("NONAO", "NOAO"),  # ESO's pipeline takes both spellings as one
             readout=cards.text("ESO DET READ CURNAME"),
-            readout_id=int(cards.number("ESO DET READ CURID")),
-            binx=int(cards.number("ESO DET BINX", 1)),
-            biny=int(cards.number("ESO DET BINY", 1)),
+            readout_id=cards.count("ESO DET READ CURID"),
+            binx=cards.count("ESO DET BINX", 1),
+            biny=cards.count("ESO DET BINY", 1),
             filter=cards.text("ESO INS OPTI1 NAME", expected=False),
             optics=cards.text("ESO INS OPTI2 NAME", expected=False),
         ),
@@ -175,7 +183,7 @@ def _data_product_id(arcfile: str, name: str, date_obs: str) -> str:
 
 def _begin(cards: _Cards, dp_id: str) -> float:
     """Return MJD-OBS, otherwise the time of DATE-OBS or of the name."""
-    mjd = cards.number("MJD-OBS")
+    mjd = cards.number("MJD-OBS", most=_MOST_DAYS)
     date_obs = _time(cards.text("DATE-OBS", expected=False))
     if mjd and date_obs and abs(mjd_of(date_obs) - mjd) * 86400 > _CLOCKS_AGREE:
         cards.problems.append(f"MJD-OBS = {mjd:.6f} and DATE-OBS = {date_obs:%Y-%m-%dT%H:%M:%S} are not the same time.")

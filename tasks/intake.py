@@ -1,0 +1,264 @@
+"""Taking a file in: look at it, say what it is, keep its bytes, write its rows.
+
+The order makes it safe to be killed anywhere: the bytes get their place first, then all rows in one transaction, and
+only then the incoming name goes. Whoever takes the same file again ends with the same registry.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import count
+from pathlib import Path
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from archive.history import record
+from archive.inspection import IncompleteFile, Inspection, UnreadableFile, inspect
+from archive.models import Arrival, Frame, Group
+from archive.naming import raw_name
+from archive.registry import Registry
+from archive.states import ArrivalState, GroupState, move
+from archive.store import Store, Transfer, digest_of
+from recipes.muse import CHANNELS, INSTRUMENT, extension_name
+from tasks.cascade import STEPS_BY_TAG
+from tasks.classify import Classified, classify
+from tasks.groups import announced, closing_time, group_key, middle
+from tasks.settings import Settings
+from tasks.survey import member_of
+
+_CHANNEL_NAMES = {extension_name(channel): channel for channel in CHANNELS}
+AWAITED = (ArrivalState.WAITING, ArrivalState.STALLED)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of a file: its state, the frame it is (None if it is none), and a sentence."""
+
+    state: ArrivalState
+    frame_id: int | None = None
+    reason: str = ""
+
+
+class Intake:
+    """Takes files into the archive.
+
+    Parameters
+    ----------
+    registry : Registry
+    store : Store
+    settings : Settings
+    """
+
+    def __init__(self, registry: Registry, store: Store, settings: Settings) -> None:
+        self._registry = registry
+        self._store = store
+        self._transfer = settings.watch.transfer
+        self._stalled = timedelta(minutes=settings.watch.stalled_minutes)
+        self._truncated = timedelta(minutes=settings.watch.truncated_minutes)
+        self._grace = timedelta(minutes=settings.groups.grace_minutes)
+
+    def take(self, path: Path, now: datetime) -> Taken:
+        """Take one file, however often it is offered.
+
+        Parameters
+        ----------
+        path : Path
+        now : datetime
+            Aware UTC.
+
+        Returns
+        -------
+        Taken
+            WAITING or STALLED if it is not whole yet: offer it again later. Any other state is final.
+
+        Raises
+        ------
+        FileNotFoundError
+            It is gone.
+        """
+        path = path.absolute()
+        if before := self._taken_before(path):
+            return before
+        try:
+            inspection = inspect(path)
+        except IncompleteFile as error:
+            return self._await(path, str(error), now) or self._quarantine(path, f"It is truncated: {error}", now)
+        except UnreadableFile as error:
+            return self._quarantine(path, str(error), now)
+        return self._ingest(path, inspection, now)
+
+    def _taken_before(self, path: Path) -> Taken | None:
+        """Return what became of this very file when it was taken before; let go of it if that was not done then."""
+        status = path.stat()
+        with self._registry.read() as session:
+            arrival = _newest(session, path)
+            if arrival is None or arrival.state in (*AWAITED, ArrivalState.RELEASED):
+                return None
+            kept = arrival.kept or (arrival.frame.path if arrival.frame else None)
+        if (arrival.size, arrival.mtime_ns) != (status.st_size, status.st_mtime_ns) or kept is None:
+            return None
+        if self._transfer is Transfer.MOVE:
+            if digest_of(path) != arrival.digest:
+                return None
+            self._store.let_go(path, Path(kept))
+        return Taken(arrival.state, arrival.frame_id, arrival.reason)
+
+    def _await(self, path: Path, reason: str, now: datetime) -> Taken | None:
+        """Note that a file is not whole yet; None if it has not grown for so long that it never will be."""
+        with self._registry.begin() as session:
+            arrival = _arrival(session, path, now)
+            status = path.stat()
+            if (arrival.size, arrival.mtime_ns) != (status.st_size, status.st_mtime_ns) or arrival.settled is None:
+                arrival.size, arrival.mtime_ns, arrival.settled = status.st_size, status.st_mtime_ns, now
+            quiet = now - arrival.settled
+            if quiet >= self._truncated:
+                return None
+            state = ArrivalState.STALLED if quiet >= self._stalled else ArrivalState.WAITING
+            arrival.reason = reason
+            if arrival.state is not state:
+                move(arrival, state)
+            return Taken(state, None, reason)
+
+    def _quarantine(self, path: Path, reason: str, now: datetime) -> Taken:
+        status, digest, kept = path.stat(), digest_of(path), self._store.quarantine(path)
+        with self._registry.begin() as session:
+            arrival = _arrival(session, path, now)
+            arrival.size, arrival.mtime_ns, arrival.settled = status.st_size, status.st_mtime_ns, now
+            arrival.kept, arrival.digest, arrival.reason = str(kept), digest, reason
+            move(arrival, ArrivalState.QUARANTINED)
+            record(session, arrival, "file quarantined", reason, now=now, kept=str(kept))
+        self._store.let_go(path, kept, transfer=self._transfer)
+        return Taken(ArrivalState.QUARANTINED, None, reason)
+
+    def _ingest(self, path: Path, inspection: Inspection, now: datetime) -> Taken:
+        classified = classify(inspection.primary, name=path.name)
+        if not classified.dp_id:
+            classified = replace(classified, dp_id=f"{INSTRUMENT}.{inspection.digest[:16]}")
+        status = path.stat()
+        kept = self._keep(path, inspection, classified)
+        with self._registry.begin() as session:
+            arrival = _arrival(session, path, now)
+            arrival.size, arrival.mtime_ns, arrival.settled = status.st_size, status.st_mtime_ns, now
+            arrival.digest = inspection.digest
+            frame = session.scalar(_of_digest(inspection.digest))
+            if frame is not None:
+                arrival.reason = f"The same content is here as {frame.dp_id}, version {frame.version}."
+                move(arrival, ArrivalState.DUPLICATE)
+            else:
+                frame = _add_frame(session, inspection, classified, kept, now)
+                arrival.reason = " ".join(classified.problems)
+                move(arrival, ArrivalState.INGESTED)
+                add_to_group(session, frame, self._grace, now)
+            arrival.frame = frame
+            session.flush()
+            taken = Taken(arrival.state, frame.id, arrival.reason)
+            kept = Path(frame.path)
+        self._store.let_go(path, kept, transfer=self._transfer)
+        return taken
+
+    def _keep(self, path: Path, inspection: Inspection, classified: Classified) -> Path:
+        """Give the bytes a place in the archive, under the first name that is free for this version."""
+        with self._registry.read() as session:
+            if known := session.scalar(_of_digest(inspection.digest)):
+                return Path(known.path)
+            versions = session.scalar(_versions(classified.dp_id)) or 0
+        for version in count(versions + 1):
+            name = raw_name(classified.dp_id, version, inspection.suffix)
+            try:
+                return self._store.keep_raw(path, classified.night, name, transfer=self._transfer)
+            except FileExistsError:
+                continue  # another process keeps the version that it is about to register there
+        raise AssertionError  # count() does not end
+
+
+def _newest(session: Session, path: Path) -> Arrival | None:
+    return session.scalar(select(Arrival).where(Arrival.path == str(path)).order_by(Arrival.id.desc()).limit(1))
+
+
+def _arrival(session: Session, path: Path, now: datetime) -> Arrival:
+    """Return the row of a file that is awaited; a file that comes under a name whose story is over is a new arrival."""
+    arrival = _newest(session, path)
+    if arrival is None or arrival.state not in AWAITED:
+        arrival = Arrival(path=str(path), state=ArrivalState.WAITING, first_seen=now)
+        session.add(arrival)
+    return arrival
+
+
+def _of_digest(digest: str) -> Select[Frame]:
+    return select(Frame).where(Frame.digest == digest)
+
+
+def _versions(dp_id: str) -> Select[int]:
+    return select(func.max(Frame.version)).where(Frame.dp_id == dp_id)
+
+
+def _add_frame(session: Session, inspection: Inspection, classified: Classified, kept: Path, now: datetime) -> Frame:
+    """Add the row of a frame; an older version of it steps back."""
+    frame = Frame(
+        dp_id=classified.dp_id,
+        version=(session.scalar(_versions(classified.dp_id)) or 0) + 1,
+        digest=inspection.digest,
+        path=str(kept),
+        size=inspection.size,
+        tag=classified.tag,
+        catg=classified.catg,
+        type=classified.type,
+        tech=classified.tech,
+        rule=classified.rule,
+        mjd=classified.mjd,
+        exptime=classified.exptime,
+        night=classified.night,
+        origfile=classified.origfile,
+        tpl_id=classified.tpl_id,
+        tpl_start=classified.tpl_start,
+        tpl_nexp=classified.tpl_nexp,
+        tpl_expno=classified.tpl_expno,
+        lamps=list(classified.lamps),
+        channels=sorted(
+            {_CHANNEL_NAMES[unit.name] for unit in inspection.extensions if unit.name in _CHANNEL_NAMES and unit.shape}
+        ),
+        setup=classified.setup,
+        cards=dict(classified.cards),
+        ingested=now,
+    )
+    session.add(frame)
+    record(session, frame, "frame ingested", " ".join(classified.problems), now=now, tag=classified.tag)
+    return frame
+
+
+def add_to_group(session: Session, frame: Frame, grace: timedelta, now: datetime) -> None:
+    """Put a new frame into its group, in the place of its older version; the groups concerned are open again."""
+    older = session.scalar(
+        select(Frame).where(Frame.dp_id == frame.dp_id, Frame.id != frame.id, Frame.superseded_by.is_(None))
+    )
+    touched = []
+    if older is not None:
+        older.superseded_by = frame.id
+        record(session, older, "frame superseded", f"{frame.dp_id} came with other content.", now=now, by=frame.id)
+        if older.group is not None:
+            touched.append(older.group)
+            older.group = None
+    if frame.tag in STEPS_BY_TAG:
+        key = group_key(frame.tpl_start, frame.night, frame.setup)
+        group = session.scalar(select(Group).where(Group.tag == frame.tag, Group.key == key))
+        if group is None:
+            group = Group(tag=frame.tag, key=key, night=frame.night, mjd=frame.mjd, expected=0, state=GroupState.OPEN)
+            group.last_arrival = group.closes = now
+            session.add(group)
+        frame.group = group
+        touched.append(group)
+    for group in dict.fromkeys(touched):
+        _reopen(session, group, grace, now)
+
+
+def _reopen(session: Session, group: Group, grace: timedelta, now: datetime) -> None:
+    members = [member_of(frame) for frame in group.frames]
+    if members:
+        group.mjd = middle(members)
+        group.night = min(frame.night for frame in group.frames)
+    group.expected = announced(members)
+    group.last_arrival, group.closes = now, closing_time(members, now, grace)
+    session.flush()
+    if group.state is not GroupState.OPEN:
+        move(group, GroupState.OPEN)
+        record(session, group, "group reopened", "Its frames changed after it was closed.", now=now)
