@@ -22,7 +22,7 @@ class Source(StrEnum):
     OURS = "ours"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Code:
     """How products of one type are named.
 
@@ -30,6 +30,8 @@ class Code:
     ----------
     code : str
         Four letters: M or P begins a product made from raw frames, G a general (static) one.
+    what : str
+        What it is, for the list in docs/names.md.
     keys : tuple of SetupKey
         The part of the setup that the name shows, in this order; binning only where it is not 1x1.
     source : Source
@@ -38,69 +40,70 @@ class Code:
     """
 
     code: str
+    what: str
     keys: tuple[SetupKey, ...]
     source: Source = Source.OURS
     label: str = ""
 
 
+_ESO, _OURS = Source.ESO, Source.OURS
 _CHIP = (SetupKey.READOUT, SetupKey.BINX, SetupKey.BINY)
 _LIGHT = (SetupKey.MODE, *_CHIP)
 _SKY = (SetupKey.MODE,)
 _FIELD = (SetupKey.OPTICS,)
+_PROFILE = (SetupKey.READOUT, SetupKey.MODE)  # the order in ESO's names
 
 # Products made from raw frames, by PRO.CATG. Ours follow ESO's static code of the same type where there is one
 # (GLSP, PLSP), otherwise M for images and cubes and P for tables.
 PRODUCT_CODES: Mapping[str, Code] = MappingProxyType(
     {
-        "MASTER_BIAS": Code(code="MBIA", keys=_CHIP, source=Source.ESO),
-        "MASTER_DARK": Code(code="MDRK", keys=_CHIP, source=Source.ESO),
-        "MODEL_DARK": Code(code="MDRM", keys=_CHIP),
-        "NONLINEARITY_GAIN": Code(code="PNLG", keys=_CHIP),
-        "BADPIX_TABLE": Code(code="PBPT", keys=()),
-        "MASTER_FLAT": Code(code="MFLA", keys=_LIGHT, source=Source.ESO),
-        "TRACE_TABLE": Code(code="PFTT", keys=_LIGHT, source=Source.ESO),
-        "TRACE_SAMPLES": Code(code="PFTS", keys=_LIGHT),
-        "WAVECAL_TABLE": Code(code="PWCT", keys=_LIGHT, source=Source.ESO),
-        "WAVECAL_RESIDUALS": Code(code="PWCR", keys=_LIGHT),
-        "LSF_PROFILE": Code(code="PLSP", keys=_LIGHT),
-        "MASTER_SKYFLAT": Code(code="MFLS", keys=_LIGHT, source=Source.ESO),  # of the pipelines before 1.0
-        "DATACUBE_SKYFLAT": Code(code="MDCF", keys=_LIGHT),
-        "TWILIGHT_CUBE": Code(code="MTWC", keys=_LIGHT),
-        "DATACUBE_STD": Code(code="MDCS", keys=_SKY, source=Source.ESO),
-        "STD_FLUXES": Code(code="MSFX", keys=_SKY),
-        "STD_RESPONSE": Code(code="PSDR", keys=_SKY),
-        "STD_TELLURIC": Code(code="PSDT", keys=_SKY),
-        "GEOMETRY_TABLE": Code(code="PEOT", keys=_FIELD),
-        "GEOMETRY_UNSMOOTHED": Code(code="PEOU", keys=_FIELD),
-        "GEOMETRY_CUBE": Code(code="MEOC", keys=_FIELD),
-        "GEOMETRY_CHECK": Code(code="MEOK", keys=_FIELD),
-        "SPOTS_TABLE": Code(code="PSPT", keys=_FIELD),
-        "ASTROMETRY_WCS": Code(code="PASW", keys=_FIELD),
-        "DATACUBE_ASTROMETRY": Code(code="MDCA", keys=_FIELD),
+        "MASTER_BIAS": Code("MBIA", "master bias", _CHIP, _ESO),
+        "MASTER_DARK": Code("MDRK", "master dark, per hour", _CHIP, _ESO),
+        "MODEL_DARK": Code("MDRM", "smooth model of the dark", _CHIP),
+        "NONLINEARITY_GAIN": Code("PNLG", "gain and non-linearity of the ports", _CHIP),
+        "BADPIX_TABLE": Code("PBPT", "bad pixels", ()),
+        "MASTER_FLAT": Code("MFLA", "master lamp flat", _LIGHT, _ESO),
+        "TRACE_TABLE": Code("PFTT", "positions and edges of the slices", _LIGHT, _ESO),
+        "TRACE_SAMPLES": Code("PFTS", "the points that the traces were fitted to", _LIGHT),
+        "WAVECAL_TABLE": Code("PWCT", "wavelength calibration", _LIGHT, _ESO),
+        "WAVECAL_RESIDUALS": Code("PWCR", "residuals of the fitted arc lines", _LIGHT),
+        "LSF_PROFILE": Code("PLSP", "line spread function", _LIGHT),
+        "MASTER_SKYFLAT": Code("MFLS", "master sky flat of ESO's early pipelines; not made any more", _LIGHT, _ESO),
+        "DATACUBE_SKYFLAT": Code("MDCF", "cube of the twilight sky", _LIGHT),
+        "TWILIGHT_CUBE": Code("MTWC", "illumination correction from the twilight sky", _LIGHT),
+        "DATACUBE_STD": Code("MDCS", "cube of the standard star", _SKY, _ESO),
+        "STD_FLUXES": Code("MSFX", "fluxes of the stars in that cube", _SKY),
+        "STD_RESPONSE": Code("PSDR", "instrument response", _SKY),
+        "STD_TELLURIC": Code("PSDT", "telluric absorption", _SKY),
+        "GEOMETRY_TABLE": Code("PEOT", "place of each slice in the field", _FIELD),
+        "GEOMETRY_UNSMOOTHED": Code("PEOU", "the same before smoothing", _FIELD),
+        "GEOMETRY_CUBE": Code("MEOC", "cube of the mask", _FIELD),
+        "GEOMETRY_CHECK": Code("MEOK", "image of the mask, to look at", _FIELD),
+        "SPOTS_TABLE": Code("PSPT", "spots of the mask as measured", _FIELD),
+        "ASTROMETRY_WCS": Code("PASW", "scale, rotation and zero point of the field", _FIELD),
+        "DATACUBE_ASTROMETRY": Code("MDCA", "cube of the astrometric field", _FIELD),
     }
 )
 # Static calibrations, by PRO.CATG. Source: MUSE calibration data page, "Static calibration files".
 STATIC_CODES: Mapping[str, Code] = MappingProxyType(
     {
-        "ASTROMETRY_REFERENCE": Code(code="GASR", label="astrom_cat", keys=(), source=Source.ESO),
-        "ASTROMETRY_WCS": Code(code="GASW", label="astrom_wcs", keys=_FIELD, source=Source.ESO),
-        "BADPIX_TABLE": Code(code="GBPT", label="badpix_table", keys=(), source=Source.ESO),
-        "GEOMETRY_TABLE": Code(code="GEOT", label="geometry_table", keys=_FIELD, source=Source.ESO),
-        "EXTINCT_TABLE": Code(code="GEXT", label="extinct_table", keys=(), source=Source.ESO),
-        "FILTER_LIST": Code(code="GFIL", label="filter_list", keys=(), source=Source.ESO),
-        "LINE_CATALOG": Code(code="GLNC", label="line_cat", keys=(), source=Source.ESO),
-        "STD_RESPONSE": Code(code="GSDR", label="std_response", keys=_SKY, source=Source.ESO),
-        "STD_FLUX_TABLE": Code(code="GSFT", label="stdflux_table", keys=(), source=Source.ESO),
-        "SKY_LINES": Code(code="GSKL", label="sky_lines", keys=(), source=Source.ESO),
-        "VIGNETTING_MASK": Code(code="GVIM", label="vignetting_mask", keys=(), source=Source.ESO),
-        "LSF_PROFILE": Code(
-            code="GLSP", label="lsf_profile", keys=(SetupKey.READOUT, SetupKey.MODE), source=Source.ESO
-        ),
-        "LSF_TABLE": Code(code="GLST", label="lsf_table", keys=(), source=Source.ESO),
-        "LSF_CUBE": Code(code="GLSC", label="lsf_cube", keys=(SetupKey.READOUT, SetupKey.MODE), source=Source.ESO),
-        "NONLINEARITY_GAIN": Code(code="GNLG", label="nonlinearity_gain", keys=_CHIP),
-        "TELLURIC_REGIONS": Code(code="GTLR", label="telluric_regions", keys=()),
-        "MASK_CHECK": Code(code="GMSK", label="mask_check", keys=()),
+        "ASTROMETRY_REFERENCE": Code("GASR", "astrometric standard stars", (), _ESO, "astrom_cat"),
+        "ASTROMETRY_WCS": Code("GASW", "scale, rotation and zero point of the field", _FIELD, _ESO, "astrom_wcs"),
+        "BADPIX_TABLE": Code("GBPT", "bad pixels", (), _ESO, "badpix_table"),
+        "GEOMETRY_TABLE": Code("GEOT", "place of each slice in the field", _FIELD, _ESO, "geometry_table"),
+        "EXTINCT_TABLE": Code("GEXT", "atmospheric extinction", (), _ESO, "extinct_table"),
+        "FILTER_LIST": Code("GFIL", "filter curves", (), _ESO, "filter_list"),
+        "LINE_CATALOG": Code("GLNC", "arc lines", (), _ESO, "line_cat"),
+        "STD_RESPONSE": Code("GSDR", "instrument response", _SKY, _ESO, "std_response"),
+        "STD_FLUX_TABLE": Code("GSFT", "fluxes of standard stars", (), _ESO, "stdflux_table"),
+        "SKY_LINES": Code("GSKL", "sky emission lines", (), _ESO, "sky_lines"),
+        "VIGNETTING_MASK": Code("GVIM", "vignetted corner, for data before 2017-03-11", (), _ESO, "vignetting_mask"),
+        "LSF_PROFILE": Code("GLSP", "line spread function", _PROFILE, _ESO, "lsf_profile"),
+        "LSF_TABLE": Code("GLST", "line spread function, obsolete", (), _ESO, "lsf_table"),
+        "LSF_CUBE": Code("GLSC", "line spread function as cube, obsolete", _PROFILE, _ESO, "lsf_cube"),
+        "NONLINEARITY_GAIN": Code("GNLG", "gain and non-linearity of the ports", _CHIP, _OURS, "nonlinearity_gain"),
+        "TELLURIC_REGIONS": Code("GTLR", "wavelength ranges of telluric absorption", (), _OURS, "telluric_regions"),
+        "MASK_CHECK": Code("GMSK", "reference image of the mask", (), _OURS, "mask_check"),
     }
 )
 _CATEGORIES = {code.code: catg for table in (PRODUCT_CODES, STATIC_CODES) for catg, code in table.items()}
@@ -266,7 +269,7 @@ def _plain(text: str) -> str:
 
 def _name(codes: Mapping[str, Code], catg: str, day: date, letter: str, setup: Setup) -> str:
     if catg not in codes:
-        raise ValueError(f"there is no product code for {catg}; add one to archive/naming.py and docs/names.md.")
+        raise ValueError(f"there is no product code for {catg}; add one to archive/naming.py.")
     if not 2000 <= day.year <= 2099:
         raise ValueError(f"the date {day} cannot be written as YYMMDD; 2000 to 2099 can.")
     _number(letter)
