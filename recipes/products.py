@@ -17,7 +17,7 @@ from recipes.recipe import Image, Table, Value
 # What a product does not take over from the first raw frame: structure and scaling of the raw data, their checksums
 # and WCS, file names, classification, the pre- and overscan (they are trimmed), and results of an earlier reduction.
 NOT_INHERITED = re.compile(
-    r"(SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|[PG]COUNT|INHERIT|BSCALE|BZERO|BUNIT|BLANK|CHECKSUM|DATASUM|DATAMD5|DATE"
+    r"(SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|[PG]COUNT|BSCALE|BZERO|BUNIT|BLANK|CHECKSUM|DATASUM|DATAMD5|DATE"
     r"|ORIGFILE|PIPEFILE|COMMENT|HISTORY|WCSAXES|C(TYPE|UNIT|RVAL|RPIX|DELT|ROTA)\d|CD\d_\d|PC\d_\d|LONPOLE|LATPOLE"
     r"|ESO DPR .*|ESO (PRO|QC|DRS) .*|ESO DET OUT\d+ (PRSC|OVSC)[XY])$"
 )
