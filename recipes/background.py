@@ -1,16 +1,41 @@
-"""What is subtracted from every frame beside its own bias level: master bias and master dark."""
+"""Raw frames of light or dark current: what is taken off them, and their noise."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from recipes.combine import Noise
-from recipes.detector import Overscan, check_bias, per_quadrant
+from recipes.combine import Frames, Noise
+from recipes.detector import OverscanParams, check_bias, measure_overscan, per_quadrant
 from recipes.muse import Quadrant
-from recipes.recipe import Channel, Image, RecipeError, Stack
+from recipes.recipe import Channel, Image, RecipeError
 
 
-def background(channel: Channel, exptime: float, gains: Sequence[float]) -> Callable[[slice], Image]:
+def prepare_frames(channel: Channel, tag: str, params: OverscanParams) -> Frames:
+    """Measure the overscans of the raw frames of a tag, and put them together with master bias and master dark.
+
+    Frames are scaled to the exposure time of the first.
+
+    Raises
+    ------
+    RecipeError
+        If the bias level of a frame is not that of the master bias.
+    """
+    stack, detector = channel.stacks[tag], channel.detector
+    overscans = [measure_overscan(stack, frame, detector, params) for frame in range(len(stack.exposures))]
+    check_bias(channel.images["MASTER_BIAS"].keywords, overscans, stack.exposures)
+    first = stack.exposures[0]
+    equal = all(exposure.exptime == first.exptime for exposure in stack.exposures)
+    return Frames(
+        stack=stack,
+        overscans=overscans,
+        detector=detector,
+        background=read_background(channel, first.exptime, first.gains),
+        scales=() if equal else [first.exptime / exposure.exptime for exposure in stack.exposures],
+    )
+
+
+def read_background(channel: Channel, exptime: float, gains: Sequence[float]) -> Callable[[slice], Image]:
     """Return a function that reads trimmed rows of the master bias plus the master dark, if there is one, in adu.
 
     The dark is scaled to ``exptime`` seconds. Flags of both are joined and variances added.
@@ -23,29 +48,29 @@ def background(channel: Channel, exptime: float, gains: Sequence[float]) -> Call
 
     def both(rows: slice) -> Image:
         one, other = bias.rows(rows.start, rows.stop), dark.rows(rows.start, rows.stop)
-        scale = factor / per_quadrant(gains, rows, channel.detector)
+        scale = np.float32(factor) / per_quadrant(gains, rows, channel.detector)
         return Image(
             data=one.data + other.data * scale,
             dq=one.dq | other.dq,
             stat=one.stat + other.stat * np.square(scale),
-            unit="adu",
+            unit=one.unit,
         )
 
     return both
 
 
-def noise_of(channel: Channel, stack: Stack, overscans: Sequence[Overscan], *, drift: float = 0.0) -> Noise:
-    """Return the noise of the frames of a stack, their read noise being that of the master bias.
+def noise_of(channel: Channel, frames: Frames) -> Noise:
+    """Return the noise of frames, with the read noise of the master bias.
 
     Raises
     ------
     RecipeError
-        If the bias level of the frames is not that of the master bias, or the bias lacks its read noise.
+        If the bias lacks its read noise.
     """
-    bias = channel.images["MASTER_BIAS"]
-    check_bias(bias.keywords, overscans, stack.exposures)
+    measured = channel.images["MASTER_BIAS"].measurements
     try:
-        read_noise = [float(bias.measurements[f"BIAS MASTER{quadrant} RON"]) for quadrant in Quadrant]
+        read_noise = [float(measured[f"BIAS MASTER{quadrant} RON"]) for quadrant in Quadrant]
     except KeyError as error:
         raise RecipeError(f"The master bias has no QC {error.args[0]}; make it anew.") from error
-    return Noise(read_noise=read_noise, gains=stack.exposures[0].gains, drift=drift)
+    noise = Noise(read_noise=read_noise, gains=frames.stack.exposures[0].gains)
+    return replace(noise, scale=max(frames.scales)) if frames.scales else noise

@@ -187,6 +187,16 @@ def combine(frames: Frames, noise: Noise, params: CombinationParams, visit: Visi
         yield Block(rows, data, number, variance, dq)
 
 
+def corrected_rows(frames: Frames, frame: int, rows: slice) -> Float32:
+    """Return trimmed rows of a frame, on one side of the detector's middle, without bias level and background: adu."""
+    raw_start = rows.start + frames.detector.margin * (1 if rows.start < frames.detector.ny else 3)
+    raw = frames.stack.rows(frame, raw_start, raw_start + rows.stop - rows.start)
+    values = np.empty((len(raw), frames.detector.shape[1]), np.float32)
+    below = frames.background(rows).data if frames.background else None
+    _correct(frames, frame, raw, rows, below, out=values)
+    return values
+
+
 def clipped_mean(
     values: Float32, usable: NDArray[np.bool_], sigma: Callable[[Float32], Float32], low: float, high: float
 ) -> tuple[Float32, NDArray[np.uint16]]:

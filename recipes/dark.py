@@ -1,17 +1,16 @@
 """Recipe muse_dark: dark frames to MASTER_DARK."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from recipes.background import background, noise_of
-from recipes.combine import CombinationParams, Frames, combine
+from recipes.background import noise_of, prepare_frames
+from recipes.combine import CombinationParams, combine
 from recipes.detector import (
     OverscanParams,
     count_saturated,
     known_flags,
     mark,
-    measure_overscan,
     per_quadrant,
     saturation,
     saturation_warnings,
@@ -56,35 +55,27 @@ def reduce(channel: Channel, params: DarkParams) -> Result:
     RecipeError
         If the bias does not fit the frames.
     """
-    stack, detector = channel.stacks["DARK"], channel.detector
-    first = stack.exposures[0]
-    overscans = [measure_overscan(stack, frame, detector, params) for frame in range(len(stack.exposures))]
-    scales = [first.exptime / exposure.exptime for exposure in stack.exposures]
-    frames = Frames(
-        stack=stack,
-        overscans=overscans,
-        detector=detector,
-        background=background(channel, first.exptime, first.gains),
-        scales=scales if any(scale != 1 for scale in scales) else (),
-    )
-    noise = replace(noise_of(channel, stack, overscans), scale=max(scales))
+    frames = prepare_frames(channel, "DARK", params)
+    detector, exposures = frames.detector, frames.stack.exposures
+    first = exposures[0]
     data, stat = np.empty(detector.shape, np.float32), np.empty(detector.shape, np.float32)
     dq = known_flags(channel)
     factor = NORMAL_EXPTIME / first.exptime
-    for block in combine(frames, noise, params):
+    for block in combine(frames, noise_of(channel, frames), params):
         scale = per_quadrant(first.gains, block.rows, detector) * np.float32(factor)
         np.multiply(block.data, scale, out=data[block.rows])
         np.multiply(block.variance, np.square(scale), out=stat[block.rows])
         dq[block.rows] |= block.dq
     hot = flag_hot_pixels(data, dq, detector, params.hotsigma)
     windows = scatter_windows(detector.shape, _WINDOWS, np.random.default_rng(_SEED))
-    levels = np.array([data[window].mean(dtype=np.float64) for window in windows])
+    good = dq == 0
+    levels = np.array([data[window].mean(where=good[window], dtype=np.float64) for window in windows])
     current = float(np.median(levels))
     where = "measured on master dark in randomly placed windows"
     measurements = (
-        *saturation(overscans, "DARK"),
+        *saturation(frames.overscans, "DARK"),
         Measurement("DARK MASTER NBADPIX", hot, "Number of bad pixels determined from master dark"),
-        *summarise(data).measurements("DARK MASTER", "the master dark"),
+        *summarise(data, good).measurements("DARK MASTER", "the master dark"),
         Measurement("DARK MASTER DC", current, f"[count/pix/h] Dark current {where}"),
         Measurement("DARK MASTER DCERR", float(levels.std(ddof=1)), f"[count/pix/h] Dark current error {where}"),
         count_saturated(dq, "DARK MASTER"),
@@ -93,10 +84,10 @@ def reduce(channel: Channel, params: DarkParams) -> Result:
         catg="MASTER_DARK",
         content=Image(data=data, dq=dq, stat=stat, unit="count"),
         measurements=measurements,
-        keywords=overscans[0].keywords(),
+        keywords=frames.overscans[0].keywords(),
         exptime=NORMAL_EXPTIME,
     )
-    warnings = saturation_warnings(overscans, stack.exposures, detector)
+    warnings = saturation_warnings(frames.overscans, exposures, detector)
     if not _LIKELY[0] <= current <= _LIKELY[1]:
         short = f" Frames of {first.exptime:.0f} s are short." if first.exptime < _LONG else ""
         warnings += (f"The dark current of {current:.3f} electrons an hour is not likely; 0 to 10 are.{short}",)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.polynomial import Legendre
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from recipes.recipe import Float32, Measurement
 
-Real = NDArray[np.floating[Any]]
+Real = NDArray[np.float64]
 
 _SAMPLE = 20_000  # values from which the place of a median is guessed; a guess that misses it is widened
 _BLOCK = 2**18  # values summed at once in single precision
@@ -71,17 +70,22 @@ class RunningSummary:
 
     def summary(self) -> Summary | None:
         """Return the statistics of all that passed by; None if the median lies outside the bracket."""
+        first, last = (self._number - 1) // 2 - self._below, self._number // 2 - self._below
+        if first < 0 or last >= sum(values.size for values in self._kept):
+            return None
+        return self.exact()
+
+    def exact(self) -> Summary:
+        """Return the same where the bracket is known to hold the median, as an infinite one does."""
         kept = np.concatenate(self._kept)
         first, last = (self._number - 1) // 2 - self._below, self._number // 2 - self._below
-        if first < 0 or last >= kept.size:
-            return None
         median = float(np.partition(kept, (first, last))[[first, last]].mean(dtype=np.float64))
         mean = self._sum / self._number
         variance = (self._sum_of_squares - self._number * mean**2) / max(self._number - 1, 1)
         return Summary(median, mean, max(variance, 0.0) ** 0.5, self._minimum, self._maximum, self._sum)
 
 
-def bracket(sample: Real) -> tuple[float, float]:
+def bracket(sample: Float32) -> tuple[float, float]:
     """Return two values around the median of a sample, 2 % of the values away from it on either side."""
     ordered = np.sort(sample, axis=None)
     half, margin = ordered.size // 2, 8 + ordered.size // 50
@@ -92,13 +96,15 @@ def summarise(image: Float32, where: NDArray[np.bool_] | None = None) -> Summary
     """Summarise an image (rows, columns), or the pixels ``where`` is true, exactly and without a copy of it."""
     every = max(1, round((image.size / _SAMPLE) ** 0.5))
     sample = image[every // 2 :: every, every // 2 :: every]
-    for limits in (bracket(sample), (-np.inf, np.inf)):
-        running = RunningSummary(*limits)
-        for values in _blocks(image, where):
-            running.add(values)
-        if summary := running.summary():
-            return summary
-    raise ValueError(f"the image of {image.size} pixels has no median; does it hold NaN?")
+    running = RunningSummary(*bracket(sample))
+    for values in _blocks(image, where):
+        running.add(values)
+    if summary := running.summary():
+        return summary
+    running = RunningSummary(-np.inf, np.inf)
+    for values in _blocks(image, where):
+        running.add(values)
+    return running.exact()
 
 
 def absolute_deviation(image: Float32, centre: float, where: NDArray[np.bool_] | None = None) -> float:
@@ -152,36 +158,32 @@ class Fit:
     used: NDArray[np.bool_]
 
 
-def fit_polynomial(x: Real, y: Real, order: int, *, limit: float, weights: Real | None = None) -> Fit | None:
+def fit_polynomial(x: Real, y: Real, order: int, *, limit: float, weights: Real) -> Fit:
     """Fit a polynomial by weighted least squares, leaving out points beyond ``limit`` times the rms deviation.
 
     Parameters
     ----------
     x, y : arrays, shape (points,)
+        At least one point.
     order : int
         Lowered to what the points determine.
     limit : float
-        In units of the rms deviation of the points still used.
-    weights : array, shape (points,), optional
-        Inverse standard deviations; equal if left out.
+        In units of the weighted rms deviation of the points still used.
+    weights : array, shape (points,)
+        Inverse standard deviations, in any unit.
 
     Returns
     -------
-    Fit or None
-        None if fewer than two points are left. Its polynomial has the domain of x.
+    Fit
+        Its polynomial has the domain of x.
     """
-    used = np.isfinite(y)
-    if weights is None:
-        weights = np.ones_like(y)
-    weights = weights / weights.max(initial=1e-30)
-    while np.count_nonzero(used) >= 2:
+    used = np.ones(y.shape, bool)
+    while True:
         degree = min(order, int(np.count_nonzero(used)) - 1)
         fit = Legendre.fit(x[used], y[used], degree, domain=[x.min(), x.max()], w=weights[used])
-        deviation = np.where(np.isfinite(y), y - fit(x), np.inf)
-        weighted = np.abs(deviation) * weights
-        spread = float(np.sqrt(np.mean(weighted[used] ** 2)))
-        within = used & (weighted <= limit * spread)
-        if within.sum() == used.sum():
+        deviation = y - fit(x)
+        weighted = np.abs(deviation * weights)
+        within = used & (weighted <= limit * np.sqrt(np.mean(weighted[used] ** 2)))
+        if np.array_equal(within, used) or not within.any():
             return Fit(fit, float(np.mean(deviation[used] ** 2)), used)
         used = within
-    return None
