@@ -1,0 +1,28 @@
+"""The worker's beginning: what has to be settled before Celery is imported."""
+
+import os
+
+from archive.registry import Registry
+from daemon.broker import broker_url, with_broker
+from daemon.log import configure_log
+from tasks.settings import Settings
+
+
+def work(settings: Settings) -> int:
+    """Work off the queue until SIGTERM or SIGINT; return the exit code.
+
+    Raises
+    ------
+    RegistryOutdated
+        If the registry is not that of this version.
+    BrokerMissing
+        If no broker is set and no supervisor runs.
+    """
+    # On SIGTERM running parts get a moment, and what is not done then goes back into the queue. Celery reads this once,
+    # while it is imported.
+    os.environ["REMAP_SIGTERM"] = "SIGQUIT"
+    from daemon.pool import run_pool
+
+    configure_log(settings.log.level, settings.log.format)
+    Registry(settings.registry.url).check()
+    return run_pool(with_broker(settings, broker_url(settings)))
