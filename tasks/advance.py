@@ -74,7 +74,8 @@ def _carry_out(session: Session, decision: Decision, now: datetime) -> None:
             step = _step(session, key)
             _fix(session, step, order)
             for part in step.parts:
-                _give_up(part)
+                if part.state in (PartState.QUEUED, PartState.FAILED):
+                    move(part, PartState.CANCELLED)
             step.ended = now
             move(step, StepState.DONE)
             made = _step(session, done)
@@ -121,11 +122,13 @@ def _queue(session: Session, step: Step, order: Order, now: datetime) -> None:
     A step that was queued before has its parts already. Channels that are done stay so if nothing about the step has
     changed. The attempt of a part is never set back: a worker that still has an earlier one may not end it.
     """
+    if {part.channel for part in step.parts} - {*order.channels, FINISH}:
+        step = _start_again(session, step, now)
     same = step.identity == order.identity
     _fix(session, step, order)
     parts = {part.channel: part for part in step.parts}
     for channel in (*order.channels, FINISH):
-        part = parts.pop(channel, None)
+        part = parts.get(channel)
         if part is None:
             session.add(Part(step=step, channel=channel, state=PartState.QUEUED))
             continue
@@ -138,16 +141,19 @@ def _queue(session: Session, step: Step, order: Order, now: datetime) -> None:
         part.error = part.error_kind = part.worker = ""
         if not same:
             part.outcome = {}
-    for part in parts.values():  # channels that the step no longer has
-        _give_up(part)
     step.queued, step.started, step.ended, step.error, step.error_kind = now, None, None, "", ""
     move(step, StepState.QUEUED)
     record(session, step, "step queued", now=now, identity=order.identity, channels=list(order.channels))
 
 
-def _give_up(part: Part) -> None:
-    if part.state is PartState.DONE:
-        move(part, PartState.QUEUED)
-    if part.state is not PartState.CANCELLED:
-        move(part, PartState.CANCELLED)
-    part.outcome = {}
+def _start_again(session: Session, step: Step, now: datetime) -> Step:
+    """Give up a step that has parts of channels which its frames no longer have; return its next make."""
+    why = "Its frames no longer have every channel that it was begun with."
+    move(step, StepState.CANCELLED)
+    step.missing, step.ended = [], now
+    record(session, step, "step cancelled", why, now=now)
+    again = Step(group_id=step.group_id, name=step.name, sequence=step.sequence + 1, priority=step.priority, created=now)
+    again.state = StepState.WAITING
+    session.add(again)
+    record(session, again, "step made", why, now=now)
+    return again

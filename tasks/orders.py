@@ -1,0 +1,165 @@
+"""Orders of operators: what may be asked for, in which state, and what then happens. Each leaves an event.
+
+The functions change rows in the transaction of the caller; the planner does the rest in its next turn.
+"""
+
+import shutil
+from collections.abc import Collection
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import event, select
+from sqlalchemy.orm import Session
+
+from archive.history import record
+from archive.models import Arrival, Step
+from archive.states import ArrivalState, IllegalMove, PartState, StepState, move
+from tasks.failures import FINISH
+from tasks.settings import Settings
+
+FIRST = 0  # priority of what an operator asked for
+
+
+class OrderRefused(Exception):  # noqa: N818 - reads as what it is
+    """The order cannot be carried out as things stand; the sentence says why."""
+
+
+def requeue(session: Session, step: Step, *, why: str, now: datetime, channels: Collection[int] = ()) -> Step:
+    """Have a step made again.
+
+    A step that failed or was cancelled goes on with the channels that are not done. A step that is done is left as it
+    is, and its next make begins; that ends at once if recipe, parameters and inputs are the same as before.
+
+    Parameters
+    ----------
+    channels : collection of int
+        Channels that are made again although they are done.
+
+    Returns
+    -------
+    Step
+        The one that stands for it from now on.
+
+    Raises
+    ------
+    OrderRefused
+    """
+    newest = session.scalars(
+        select(Step).where(Step.group_id == step.group_id, Step.name == step.name).order_by(Step.sequence.desc())
+    ).first()
+    if newest is not None and newest.id != step.id:
+        raise OrderRefused(f"step {step.id} was made again as step {newest.id}, which is {newest.state}; requeue that.")
+    if step.state is StepState.DONE:
+        if channels:
+            raise OrderRefused(f"step {step.id} is done; it can be made again with all its channels only.")
+        again = Step(group_id=step.group_id, name=step.name, sequence=step.sequence + 1, priority=FIRST, created=now)
+        again.state = StepState.WAITING
+        session.add(again)
+        record(session, again, "step made", why or f"Step {step.id} is to be made again.", now=now, instead_of=step.id)
+        return again
+    if step.state not in (StepState.FAILED, StepState.CANCELLED):
+        advice = "release it instead" if step.state is StepState.HELD else "there is nothing to do again yet"
+        raise OrderRefused(f"step {step.id} is {step.state}; {advice}.")
+    unknown = set(channels) - {part.channel for part in step.parts} | set(channels) & {FINISH}
+    if unknown:
+        raise OrderRefused(f"step {step.id} has no channel {', '.join(map(str, sorted(unknown)))}.")
+    for part in step.parts:
+        if part.channel in channels and part.state is PartState.DONE:
+            move(part, PartState.QUEUED)
+            part.outcome = {}
+    _stop_parts(session, step, why, now)
+    step.error = step.error_kind = ""
+    step.ended, step.priority = None, FIRST
+    _move(step, StepState.WAITING)
+    record(session, step, "step requeued", why, now=now, channels=sorted(channels))
+    return step
+
+
+def hold(session: Session, step: Step, *, why: str, now: datetime) -> None:
+    """Keep a step back until it is released; what workers are doing for it is dropped.
+
+    Raises
+    ------
+    OrderRefused
+        It is over, or held already.
+    """
+    _move(step, StepState.HELD)
+    _stop_parts(session, step, why, now)
+    record(session, step, "step held", why, now=now)
+
+
+def release(session: Session, step: Step, *, why: str, now: datetime) -> None:
+    """Let a held step go on.
+
+    Raises
+    ------
+    OrderRefused
+        It is not held.
+    """
+    if step.state is not StepState.HELD:
+        raise OrderRefused(f"step {step.id} is {step.state}, not held.")
+    _move(step, StepState.WAITING)
+    record(session, step, "step released", why, now=now)
+
+
+def cancel(session: Session, step: Step, *, why: str, now: datetime) -> None:
+    """Give a step up; what workers are doing for it is dropped.
+
+    Raises
+    ------
+    OrderRefused
+        It is over.
+    """
+    _move(step, StepState.CANCELLED)
+    step.ended = now
+    _stop_parts(session, step, why, now)
+    record(session, step, "step cancelled", why, now=now)
+
+
+def release_arrival(session: Session, arrival: Arrival, settings: Settings, *, why: str, now: datetime) -> Path:
+    """Give a file in quarantine back to the incoming folder, where it is a new arrival.
+
+    It is there before the transaction ends and leaves the quarantine after it, so that it is never in no place.
+
+    Returns
+    -------
+    Path
+        Its place in the incoming folder.
+
+    Raises
+    ------
+    OrderRefused
+        It is not in quarantine, or another file has its name in the incoming folder.
+    """
+    kept = Path(arrival.kept or "")
+    if arrival.state is not ArrivalState.QUARANTINED or not kept.is_file():
+        raise OrderRefused(f"arrival {arrival.id} ({Path(arrival.path).name}) is {arrival.state} and not in quarantine.")
+    target = settings.archive.incoming / Path(arrival.path).name
+    if target.exists():
+        raise OrderRefused(f"{target} is there already; move it away first.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    shutil.copyfile(kept, part)
+    part.rename(target)
+    move(arrival, ArrivalState.RELEASED)
+    record(session, arrival, "file released", why, now=now, place=str(target))
+    event.listen(session, "after_commit", lambda _: kept.unlink(missing_ok=True), once=True)
+    return target
+
+
+def _move(step: Step, state: StepState) -> None:
+    try:
+        move(step, state)
+    except IllegalMove as error:
+        raise OrderRefused(f"step {step.id}: {error}") from error
+
+
+def _stop_parts(session: Session, step: Step, why: str, now: datetime) -> None:
+    """Take the parts of a step away from the workers; the attempt stays, so that none of them can end one."""
+    for part in step.parts:
+        if part.state in (PartState.QUEUED, PartState.RUNNING):
+            running = part.state is PartState.RUNNING
+            move(part, PartState.CANCELLED)
+            part.lease_until, part.worker, part.sent = None, "", None
+            if running:
+                record(session, part, "part stopped", why, now=now)
