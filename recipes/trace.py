@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.polynomial import Polynomial
@@ -12,11 +13,12 @@ from recipes.muse import SLICES
 from recipes.recipe import Column, Flags, Float32, Measurement, RecipeError, Table
 from recipes.stats import Fit, fit_polynomial
 
-Real = NDArray[np.float64]
+Real = NDArray[np.floating[Any]]
 
 HALF_WIDTH = 55  # pixels to either side of the middle of a slice in which its edges are looked for; MP
 LIKELY_WIDTH = (72.2, 82.2)  # pixels; MP
 _EDGE_REACH = 5  # pixels to either side of an edge that its fit uses
+_INSIDE = np.linspace(-0.88, 0.88, 45)  # of the half width of a slice, where its light shows no edge
 _EDGE_SIGMA = 1.0  # pixels, first guess of the blur of an edge
 _ROUNDS = 12  # of the fit of an edge
 _FARTHEST = 1.5  # pixels an edge may move from where the light falls to a fraction of its median
@@ -256,14 +258,17 @@ def _refine(light: Real, variance: Real, start: Real) -> tuple[Real, Real]:
     position, error : arrays, shape (2, blocks, slices)
         NaN where the step is not significant or runs away.
     """
-    guess = np.nan_to_num(start, nan=_EDGE_REACH)
-    index = np.rint(guess - 0.5).astype(np.intp)[..., None] + np.arange(-_EDGE_REACH, _EDGE_REACH + 1)
-    index = np.clip(index, 0, light.shape[1] - 2)
+    known = np.isfinite(start).all(axis=0)
+    guess = np.where(known, start, np.array([_EDGE_REACH, _EDGE_REACH + LIKELY_WIDTH[0]])[:, None, None])
+    index = np.rint(guess - 0.5).astype(np.intp)[..., None] + np.arange(-_EDGE_REACH, _EDGE_REACH + 2)
+    index = np.clip(index, 0, light.shape[1] - 1)
     blocks = np.arange(len(light))[None, :, None, None]
+    smooth = _illumination(light, guess, index)
     sign = np.array([1.0, -1.0])[:, None, None, None]
-    rise = sign * (light[blocks, index + 1] - light[blocks, index])
-    noise = variance[blocks, index + 1] + variance[blocks, index]
-    x = index + 0.5
+    rise = sign * np.diff(light[blocks, index] / smooth, axis=-1)
+    relative = variance[blocks, index] / smooth**2
+    noise = relative[..., 1:] + relative[..., :-1]
+    x = (index[..., 1:] + index[..., :-1]) / 2
     step, place, blur = rise.sum(axis=-1), guess.copy(), np.full(guess.shape, _EDGE_SIGMA)
     for _ in range(_ROUNDS):
         away = (x - place[..., None]) / blur[..., None]
@@ -278,9 +283,33 @@ def _refine(light: Real, variance: Real, start: Real) -> tuple[Real, Real]:
         blur = np.clip(blur + np.clip(move[..., 2], -0.3, 0.3), 0.4, 3.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.sqrt(noise.mean(axis=-1) / normal[..., 1, 1])
-        good = np.isfinite(start) & (np.abs(place - guess) < _FARTHEST) & np.isfinite(error)
+        good = known & (np.abs(place - guess) < _FARTHEST) & np.isfinite(error)
         good &= step > _FAINTEST * np.sqrt(noise.sum(axis=-1))
     return np.where(good, place, np.nan), np.where(good, error, np.nan)
+
+
+def _illumination(light: Real, edges: Real, index: NDArray[np.intp]) -> Real:
+    """Evaluate, at some columns, a parabola fitted to the light along each slice; at least a tiny one.
+
+    Parameters
+    ----------
+    light : array, shape (blocks, columns)
+    edges : array, shape (2, blocks, slices)
+    index : integer array, shape (2, blocks, slices, columns at an edge)
+
+    Returns
+    -------
+    array like ``index``
+    """
+    middle, half = edges.mean(axis=0)[..., None], (edges[1] - edges[0])[..., None] / 2
+    column = np.clip(np.rint(middle + _INSIDE * half).astype(np.intp), 0, light.shape[1] - 1)
+    powers = ((column - middle) / half)[..., None] ** np.arange(3)
+    values = light[np.arange(len(light))[:, None, None], column]
+    normal = np.einsum("...xi,...xj->...ij", powers, powers) + 1e-9 * np.eye(3)
+    series = np.linalg.solve(normal, np.einsum("...xi,...x->...i", powers, values)[..., None])[..., 0]
+    at = ((index - middle) / half)[..., None] ** np.arange(3)
+    result: Real = np.maximum((at * series[:, :, None, :]).sum(axis=-1), 1e-6)
+    return result
 
 
 def _trace_slice(samples: Samples, number: int, order: int) -> Trace:
