@@ -19,6 +19,7 @@ BLOCK = 2880  # bytes; headers and data are padded to it. Source: FITS standard 
 CARD = 80  # characters
 _END = b"END".ljust(CARD)
 _ESO = "HIERARCH "
+_PRINTABLE = bytes(code if 32 <= code < 127 else ord("?") for code in range(256))
 
 
 class UnreadableFile(RecipeError):  # noqa: N818 - reads as what it is
@@ -37,8 +38,8 @@ class Header(Mapping[str, Value]):
 
     @classmethod
     def from_bytes(cls, block: bytes) -> "Header":
-        """Split a header unit into its cards."""
-        text, header, key = block.decode("ascii", errors="replace"), cls(), ""
+        """Split a header unit into its cards; bytes that FITS does not allow in one become question marks."""
+        text, header, key = block.translate(_PRINTABLE).decode("ascii"), cls(), ""
         for start in range(0, len(text), CARD):
             image = text[start : start + CARD]
             if image.rstrip() == "END":
@@ -55,7 +56,11 @@ class Header(Mapping[str, Value]):
         return cls({name: card(name, value, comment) for name, value, comment in cards})
 
     def __getitem__(self, name: str) -> Value:
-        value = fits.Card.fromstring(self.cards[name]).value
+        image = self.cards[name]
+        try:
+            value = fits.Card.fromstring(image).value
+        except fits.VerifyError as error:
+            raise UnreadableFile(f"The card {image.rstrip()!r} cannot be understood; look at the file.") from error
         if isinstance(value, bool | int | float | str):
             return value
         return math.nan
@@ -75,7 +80,7 @@ class Header(Mapping[str, Value]):
             If it is missing or not a whole number.
         """
         value = self.get(name)
-        if not isinstance(value, int):
+        if not isinstance(value, int) or isinstance(value, bool):
             raise UnreadableFile(f"The header has {name} = {value!r} where a whole number is needed; look at the file.")
         return value
 
@@ -223,6 +228,8 @@ def data_size(header: Header) -> int:
     groups, extra = (
         header.whole(name) if name in header else absent for name, absent in (("GCOUNT", 1), ("PCOUNT", 0))
     )
+    if min(*lengths, groups, extra) < 0:
+        raise UnreadableFile(f"A header has a length below 0 among {[*lengths, groups, extra]}; look at the file.")
     return abs(header.whole("BITPIX")) // 8 * groups * (extra + math.prod(lengths))
 
 

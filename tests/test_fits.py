@@ -1,5 +1,6 @@
 """Reading: what is in the file comes out, from wherever it stands, however it is packed, in whatever blocks."""
 
+import contextlib
 import gzip
 import tracemalloc
 from pathlib import Path
@@ -15,6 +16,7 @@ from raw_frame import SMALL, pixels, write_raw_frame
 from recipes.fits import AbsentChannel, DeadChannel, open_image, open_stack, read_table
 from recipes.headers import UnreadableFile
 from recipes.muse import Detector, Lamp
+from recipes.recipe import RecipeError
 
 ROWS = SMALL.raw_shape[0]
 
@@ -135,6 +137,29 @@ def test_what_is_no_fits_file_is_said_to_be_none(tmp_path: Path, content: bytes,
     path = tmp_path / "bias.fits"
     path.write_bytes(content)
     with pytest.raises(UnreadableFile, match=sentence):
+        open_stack([path], 1, scratch=tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::astropy.utils.exceptions.AstropyUserWarning")
+@given(st.lists(st.tuples(st.integers(0, 2880 * 3 - 1), st.integers(0, 255)), min_size=1, max_size=4))
+def test_whatever_its_headers_hold_a_frame_is_read_or_refused(raw: Path, changes: list[tuple[int, int]]) -> None:
+    content = bytearray(raw.read_bytes())
+    for place, byte in changes:
+        content[place] = byte
+    broken = raw.with_name("broken.fits")
+    broken.write_bytes(content)
+    with contextlib.suppress(RecipeError):
+        stack = open_stack([broken], 1, scratch=raw.parent)
+        assert stack.rows(0, 0, stack.detector.raw_shape[0]).shape == stack.detector.raw_shape
+
+
+@pytest.mark.parametrize(("name", "value"), [("NAXIS1", "-48"), ("NAXIS", "T"), ("NAXIS2", "1E9"), ("BITPIX", "'16'")])
+def test_a_length_that_is_none_is_refused(tmp_path: Path, name: str, value: str) -> None:
+    path = write_raw_frame(tmp_path / "bias.fits")
+    content = path.read_bytes()
+    start = content.index(f"{name:8}=".encode(), 2880)
+    path.write_bytes(content[:start] + f"{name:8}= {value:>20}".encode() + content[start + 30 :])
+    with pytest.raises(UnreadableFile, match="look at the file"):
         open_stack([path], 1, scratch=tmp_path)
 
 

@@ -64,6 +64,13 @@ def test_a_header_keeps_cards_as_they_were_read() -> None:
     assert len(header.to_bytes()) == 2880
 
 
+def test_bytes_that_fits_forbids_do_not_reach_a_product() -> None:
+    unit = b"OBSERVER= 'Jos\xe9\t\x00'".ljust(80) + b"END".ljust(80)
+    header = Header.from_bytes(unit)
+    assert header["OBSERVER"] == "Jos???"
+    assert header.to_bytes().isascii()
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_the_checksum_of_any_sum_is_letters_and_digits_that_astropy_finds_right(data_sum: int) -> None:
     unit = sealed(primary_header(), data_sum)
