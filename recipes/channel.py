@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from recipes.fits import FileStack, open_image, open_stack, read_table
 from recipes.headers import Hdu, Header, read_hdus
 from recipes.muse import extension_name
-from recipes.products import CHECKS, NOT_INHERITED, OF_CHANNEL, POINTERS, copied, primary_header, sealed, write_product
+from recipes.products import NOT_INHERITED, OF_CHANNEL, POINTERS, copied, primary_header, sealed, write_product
 from recipes.recipe import Channel, Measurement, Params, Product, Recipe, RecipeError, Value
 
 PRO_DICTIONARY = "PRO-1.16"  # version of ESO's data dictionary that the PRO cards follow
@@ -274,7 +274,7 @@ def merge_channels(
 
 def _common(primary: Header, identity: Identity, channels_missing: Sequence[int]) -> Header:
     """Return the primary header of a file of all channels from that of its first channel."""
-    header = primary.matching(OF_CHANNEL, inverted=True).matching(CHECKS, inverted=True)
+    header = primary.matching(OF_CHANNEL, inverted=True)
     if identity.created:
         created = identity.created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
         header.set("DATE", created, "file creation date (YYYY-MM-DDThh:mm:ss UT)")
@@ -291,7 +291,7 @@ def _common(primary: Header, identity: Identity, channels_missing: Sequence[int]
 def _of_channel(hdu: Hdu, primary: Header, channel: int) -> Header:
     """Return the header of one extension in a file of all channels."""
     prefix = extension_name(channel)
-    header = hdu.header.matching(CHECKS, inverted=True)
+    header = Header(hdu.header.cards)
     header.set("EXTNAME", f"{prefix}.{hdu.name}" if hdu.name else prefix, "FITS Extension name")
     for name in POINTERS:
         if name in header:

@@ -23,7 +23,6 @@ NOT_INHERITED = re.compile(
 )
 # What goes from the primary HDU of one channel into the extensions of that channel in a file of all channels.
 OF_CHANNEL = re.compile(r"(EXTNAME$|ESO DET (CHIP|OUT\d+) |ESO QC |ESO DRS )")
-CHECKS = re.compile(r"(CHECKSUM|DATASUM|DATAMD5)$")
 POINTERS = ("SCIDATA", "ERRDATA", "QUALDATA")
 
 _UNIT_COMMENTS = {"adu": "DATA is in analog-to-digital units", "count": "DATA is in electrons"}

@@ -117,6 +117,16 @@ def test_a_packed_frame_cut_short_is_said_to_be_so(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("cut*.CHAN01.fits"))
 
 
+def test_of_a_packed_frame_nothing_behind_the_channel_is_unpacked(tmp_path: Path) -> None:
+    plain = write_raw_frame(tmp_path / "bias.fits", channels=(12, 1), detector=Detector(nx=200, ny=200, margin=4))
+    whole = gzip.compress(plain.read_bytes())
+    cut = tmp_path / "cut.fits.gz"
+    cut.write_bytes(whole[: len(whole) * 4 // 5])
+    open_stack([cut], 12, scratch=tmp_path)
+    with pytest.raises(UnreadableFile):
+        open_stack([cut], 1, scratch=tmp_path)
+
+
 def test_a_channel_that_is_not_there_or_dead_is_an_error_of_its_own(tmp_path: Path) -> None:
     path = write_raw_frame(tmp_path / "bias.fits", channels=(3,), extension={"HIERARCH ESO DET CHIP LIVE": False})
     with pytest.raises(AbsentChannel, match="no extension CHAN04"):
