@@ -60,10 +60,7 @@ def _carry_out(session: Session, decision: Decision, now: datetime) -> None:
                 move(group, state)
                 record(session, group, f"group {state}", reason, now=now)
         case Make(key=key, why=why, priority=priority):
-            step = Step(group_id=key.group_id, name=key.name, sequence=key.sequence, priority=priority, created=now)
-            step.state = StepState.WAITING
-            session.add(step)
-            record(session, step, "step made", why, now=now)
+            make_step(session, key, priority=priority, why=why, now=now)
         case Wait(key=key, missing=missing):
             step = _step(session, key)
             step.missing = list(missing)
@@ -84,6 +81,14 @@ def _carry_out(session: Session, decision: Decision, now: datetime) -> None:
             step = session.get_one(Step, step_id)
             step.stale = stale
             record(session, step, "step stale" if stale else "step no longer stale", stale, now=now)
+
+
+def make_step(session: Session, key: StepKey, *, priority: int, why: str, now: datetime) -> Step:
+    """Add a step that waits for the planner."""
+    step = Step(state=StepState.WAITING, priority=priority, created=now, **key._asdict())
+    session.add(step)
+    record(session, step, "step made", why, now=now)
+    return step
 
 
 def _step(session: Session, key: StepKey) -> Step:
@@ -152,8 +157,5 @@ def _start_again(session: Session, step: Step, now: datetime) -> Step:
     move(step, StepState.CANCELLED)
     step.missing, step.ended = [], now
     record(session, step, "step cancelled", why, now=now)
-    again = Step(group_id=step.group_id, name=step.name, sequence=step.sequence + 1, priority=step.priority, created=now)
-    again.state = StepState.WAITING
-    session.add(again)
-    record(session, again, "step made", why, now=now)
-    return again
+    key = StepKey(step.group_id, step.name, step.sequence + 1)
+    return make_step(session, key, priority=step.priority, why=why, now=now)

@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session
 from archive.history import record
 from archive.models import Arrival, Step
 from archive.states import ArrivalState, IllegalMove, PartState, StepState, move
+from tasks.advance import make_step
+from tasks.decisions import StepKey
 from tasks.failures import FINISH
 from tasks.settings import Settings
 
@@ -52,11 +54,8 @@ def requeue(session: Session, step: Step, *, why: str, now: datetime, channels: 
     if step.state is StepState.DONE:
         if channels:
             raise OrderRefused(f"step {step.id} is done; it can be made again with all its channels only.")
-        again = Step(group_id=step.group_id, name=step.name, sequence=step.sequence + 1, priority=FIRST, created=now)
-        again.state = StepState.WAITING
-        session.add(again)
-        record(session, again, "step made", why or f"Step {step.id} is to be made again.", now=now, instead_of=step.id)
-        return again
+        key = StepKey(step.group_id, step.name, step.sequence + 1)
+        return make_step(session, key, priority=FIRST, why=why or f"Step {step.id} is to be made again.", now=now)
     if step.state not in (StepState.FAILED, StepState.CANCELLED):
         advice = "release it instead" if step.state is StepState.HELD else "there is nothing to do again yet"
         raise OrderRefused(f"step {step.id} is {step.state}; {advice}.")
@@ -133,7 +132,8 @@ def release_arrival(session: Session, arrival: Arrival, settings: Settings, *, w
     """
     kept = Path(arrival.kept or "")
     if arrival.state is not ArrivalState.QUARANTINED or not kept.is_file():
-        raise OrderRefused(f"arrival {arrival.id} ({Path(arrival.path).name}) is {arrival.state} and not in quarantine.")
+        name = Path(arrival.path).name
+        raise OrderRefused(f"arrival {arrival.id} ({name}) is {arrival.state}; no file of it is in quarantine.")
     target = settings.archive.incoming / Path(arrival.path).name
     if target.exists():
         raise OrderRefused(f"{target} is there already; move it away first.")
