@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.polynomial import Legendre
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from recipes.recipe import Float32, Measurement
 
-Real = NDArray[np.float64]
+Real = NDArray[np.floating[Any]]
 
 _SAMPLE = 20_000  # values from which the place of a median is guessed; a guess that misses it is widened
 _BLOCK = 2**18  # values summed at once in single precision
