@@ -214,9 +214,9 @@ def _second(match: Match, best: Match) -> Refusal:
     return Refusal(candidate=match.candidate, cause=Cause.SECOND, reason=reason, days=match.days)
 
 
-def _distance(refusal: Refusal) -> tuple[bool, float, str, str]:
-    candidate = refusal.candidate
-    return math.isnan(refusal.days), abs(refusal.days), candidate.name, str(candidate.product_id)
+def _distance(refusal: Refusal) -> tuple[float, str, int]:
+    distance = math.inf if math.isnan(refusal.days) else abs(refusal.days)  # NaN would make the order arbitrary
+    return distance, refusal.candidate.name, refusal.candidate.product_id or 0
 
 
 def _rank(match: Match) -> tuple[Any, ...]:
