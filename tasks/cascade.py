@@ -13,6 +13,8 @@ from types import MappingProxyType
 from archive.select import Level
 from archive.setup import SetupKey
 from recipes.bias import RECIPE as MUSE_BIAS
+from recipes.dark import RECIPE as MUSE_DARK
+from recipes.flat import RECIPE as MUSE_FLAT
 from recipes.muse import ARC_LAMPS, Lamp
 from recipes.recipe import Recipe
 
@@ -230,12 +232,12 @@ STEPS = (
         makes=("MASTER_BIAS",),
     ),
     CascadeStep(
-        name="dark", raw=Tag.DARK, recipe="muse_dark", usual=5, minimum=3,
+        name="dark", raw=Tag.DARK, recipe=MUSE_DARK, usual=5, minimum=3,
         needs=(_BIAS, _BADPIX),
         makes=("MASTER_DARK",),
     ),
     CascadeStep(
-        name="flat", raw=Tag.FLAT, recipe="muse_flat", usual=11, minimum=3,
+        name="flat", raw=Tag.FLAT, recipe=MUSE_FLAT, usual=11, minimum=3,
         needs=(_BIAS, _DARK, _BADPIX),
         makes=("MASTER_FLAT", "TRACE_TABLE"),
     ),

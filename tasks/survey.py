@@ -36,7 +36,7 @@ def survey(session: Session, settings: Settings) -> Snapshot:
     group_ids = set(session.scalars(_unsettled_groups()))
     for product in session.scalars(unreviewed()):
         group_ids.update(session.scalars(_groups_around(product, policy)))
-    groups = tuple(_groups(session, group_ids))
+    groups = tuple(groups_of(session, group_ids))
     steps = _steps(session, group_ids)
     uses = _uses(session, steps)
     used = {use.product_id for of_step in uses.values() for use in of_step if use.product_id is not None}
@@ -87,7 +87,8 @@ def _groups_around(product: Product, policy: Policy) -> Select[int]:
     return select(Group.id).join(Step, Step.group_id == Group.id).where(Step.state == StepState.DONE, or_(*affected))
 
 
-def _groups(session: Session, group_ids: Iterable[int]) -> Iterator[GroupView]:
+def groups_of(session: Session, group_ids: Iterable[int]) -> Iterator[GroupView]:
+    """Return groups with the newest versions of their frames."""
     for ids in _chunks(group_ids):
         frames: dict[int, list[Frame]] = {}
         newest = select(Frame).where(Frame.group_id.in_(ids), Frame.superseded_by.is_(None))
@@ -164,7 +165,12 @@ def _products(
             windows.setdefault(need.catg, []).append((group.mjd - days, group.mjd + days))
     for catg, spans in windows.items():
         queries += [and_(Product.catg == catg, Product.mjd.between(first, last)) for first, last in _merged(spans)]
-    rows = (row for query in queries for row in session.execute(_PRODUCTS.where(query)).tuples())
+    return {product_id: view for query in queries for product_id, view in products_where(session, query).items()}
+
+
+def products_where(session: Session, condition: ColumnElement[bool]) -> dict[int, ProductView]:
+    """Return the products that meet a condition on Product and the Step that made them, by their id."""
+    rows = session.execute(_PRODUCTS.where(condition)).tuples()
     return {product.id: _product(product, *made_by) for product, *made_by in rows}
 
 

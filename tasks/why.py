@@ -1,0 +1,291 @@
+"""Why something is as it is: the rule, what is missing, what was turned down and for which value, what comes next."""
+
+import math
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from archive.history import history
+from archive.models import Arrival, Frame, Group, Product, Step, Use
+from archive.select import candidates
+from archive.states import ArrivalState, Certification, GroupState, PartState, StepState
+from recipes.recipe import Recipe
+from tasks.cascade import STEPS, STEPS_BY_NAME, Need, Tag
+from tasks.failures import FINISH
+from tasks.plan import choose_for, needs_of, reach
+from tasks.settings import Settings
+from tasks.snapshot import GroupView, Policy
+from tasks.survey import groups_of, policy_of, products_where
+
+_TOLD = 4  # candidates turned down that are told of each need in sentences; the record has all
+
+Subject = Arrival | Frame | Group | Step | Product
+
+
+@dataclass
+class Explanation:
+    """The answer to a person, and the same for programs.
+
+    Parameters
+    ----------
+    sentences : list of str
+        In reading order.
+    record : dict
+        Of values that JSON can hold.
+    """
+
+    sentences: list[str] = field(default_factory=list)
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, other: "Explanation", name: str) -> None:
+        """Go on with the explanation of a neighbour, which the record calls ``name``."""
+        self.sentences += other.sentences
+        self.record.setdefault(name, []).append(other.record)
+
+
+def explain(session: Session, row: Subject, settings: Settings) -> Explanation:
+    """Explain one row of the registry as it is now.
+
+    Parameters
+    ----------
+    row : Arrival, Frame, Group, Step or Product
+    settings : Settings
+        They decide which levels are accepted and when waiting ends.
+    """
+    match row:
+        case Arrival():
+            return _arrival(session, row, settings)
+        case Frame():
+            return _frame(session, row, settings)
+        case Group():
+            return _group(session, row, settings)
+        case Step():
+            return _step(session, row, settings)
+        case Product():
+            return _product(session, row)
+
+
+def _arrival(session: Session, row: Arrival, settings: Settings) -> Explanation:
+    watch = settings.watch
+    quiet = row.settled or row.first_seen
+    comes = {
+        ArrivalState.WAITING: f"It is looked at again soon; unchanged for {watch.stalled_minutes:g} min it is stalled.",
+        ArrivalState.STALLED: f"It is unchanged since {_time(quiet)}, is still looked at, and goes into quarantine "
+        f"after {watch.truncated_minutes:g} min.",
+        ArrivalState.QUARANTINED: f"It is kept as {row.kept}; `musecal quarantine release A{row.id}` gives it back.",
+    }.get(row.state, "")
+    said = Explanation(
+        [
+            text
+            for text in (f"File {row.path}, seen first {_time(row.first_seen)}, is {row.state}.", row.reason, comes)
+            if text
+        ],
+        {"subject": "arrival", "id": row.id, "path": row.path, "state": row.state, "reason": row.reason, "next": comes},
+    )
+    if row.frame is not None:
+        said.add(_frame(session, row.frame, settings), "frames")
+    return said
+
+
+def _frame(session: Session, row: Frame, settings: Settings) -> Explanation:
+    version = f", version {row.version}" if row.version > 1 else ""
+    said = Explanation(
+        [f"Frame {row.dp_id}{version} is {row.tag} by the rule {row.rule}."],
+        {"subject": "frame", "id": row.id, "dp_id": row.dp_id, "tag": row.tag, "rule": row.rule},
+    )
+    problems = [event.why for event in history(session, row) if event.what == "frame ingested" and event.why]
+    said.sentences += [f"Its header is not as it should be: {text}" for text in problems]
+    said.record["problems"] = problems
+    if row.superseded_by is not None:
+        said.record["superseded_by"] = row.superseded_by
+        said.sentences.append(f"It came again with other content as frame {row.superseded_by}, which takes its place.")
+    elif row.group is not None:
+        said.add(_group(session, row.group, settings), "groups")
+    else:
+        said.sentences.append(_without_group(row.tag))
+    return said
+
+
+def _without_group(tag: str) -> str:
+    steps = [step.name for step in STEPS for wanted in step.companions if wanted.tag == tag]
+    if steps:
+        return f"It is not reduced by itself; the steps {', '.join(steps)} take the nearest {tag} frame along."
+    if tag == Tag.UNKNOWN:
+        return "It is kept and listed; nothing is made of it."
+    return f"It is kept; the cascade makes nothing of {tag} frames."
+
+
+def _group(session: Session, row: Group, settings: Settings) -> Explanation:
+    comes = f"It closes at {_time(row.closes)} at the latest." if row.state is GroupState.OPEN else ""
+    if row.state is GroupState.INCOMPLETE:
+        comes = "Nothing is made of it unless another frame of it comes."
+    said = Explanation(
+        [text for text in (f"Group {row.id} ({row.tag}, {row.key}) is {row.state}: {row.reason}", comes) if text],
+        {
+            "subject": "group", "id": row.id, "tag": row.tag, "key": row.key, "state": row.state, "reason": row.reason,
+            "frames": [frame.dp_id for frame in row.frames], "expected": row.expected, "closes": row.closes.isoformat(),
+            "next": comes,
+        },
+    )  # fmt: skip
+    for step in sorted(row.steps, key=lambda step: (step.name, step.sequence)):
+        said.add(_step(session, step, settings), "steps")
+    return said
+
+
+def _step(session: Session, row: Step, settings: Settings) -> Explanation:
+    make = f", make {row.sequence}" if row.sequence > 1 else ""
+    comes = _next_of(row)
+    said = Explanation(
+        [f"Step {row.id} ({row.name}{make}) of group {row.group_id} is {row.state}."],
+        {
+            "subject": "step", "id": row.id, "name": row.name, "group": row.group_id, "sequence": row.sequence,
+            "state": row.state, "missing": row.missing, "warnings": row.warnings, "error": row.error,
+            "error_kind": row.error_kind, "stale": row.stale, "next": comes,
+        },
+    )  # fmt: skip
+    made = [event.why for event in history(session, row) if event.what == "step made" and event.why]
+    said.sentences += [f"It was made again: {text}" for text in made]
+    said.sentences += [f"It waits: {text}" for text in row.missing]
+    said.sentences += [f"Warning: {text}" for text in row.warnings]
+    if row.error:
+        said.sentences.append(f"It failed ({row.error_kind}): {row.error}")
+    if row.stale:
+        said.sentences.append(f"It is stale: {row.stale}")
+    said.record["uses"] = [_used(use) for use in row.uses]
+    said.sentences += [_used_sentence(use) for use in row.uses if use.product]
+    step = STEPS_BY_NAME[row.name]
+    if isinstance(step.recipe, Recipe):
+        group = next(groups_of(session, [row.group_id]))
+        weighed = [
+            _weigh(session, group, need, policy_of(settings)) for need in needs_of(step, group.mjd, policy_of(settings))
+        ]
+        said.record["needs"] = [need.record for need in weighed]
+        said.sentences += [text for need in weighed for text in need.sentences]
+    said.sentences.append(comes)
+    return said
+
+
+def _weigh(session: Session, group: GroupView, need: Need, policy: Policy) -> Explanation:
+    """Say what would be chosen now for one need, and why each other one would not."""
+    near = candidates(session, need.catg, mjd=group.mjd, days=reach(need, policy))
+    views = products_where(session, Product.id.in_([candidate.product_id for candidate in near]))
+    current = [candidate for candidate in near if candidate.product_id and views[candidate.product_id].current]
+    choice = choose_for(group, need, current, policy)
+    refused = [
+        {
+            "name": refusal.candidate.name, "cause": refusal.cause, "days": round(refusal.days, 5),
+            "reason": refusal.reason, "differences": {key: list(both) for key, both in refusal.differences.items()},
+        }
+        for refusal in choice.refusals
+    ] + [
+        {
+            "name": candidate.name, "cause": "replaced", "days": round(candidate.mjd - group.mjd, 5),
+            "reason": f"{candidate.name} was replaced by a later make of the same frames.", "differences": {},
+        }
+        for candidate in near if candidate not in current
+    ]  # fmt: skip
+    best = choice.best
+    if best:
+        name, certification = best.candidate.name, best.candidate.certification
+        now = f"{name} fits best, {abs(best.days):.2f} d away, level {best.level}, {certification}."
+    else:
+        now = "none fits; the step runs without it." if need.optional else "none fits."
+    told = [str(item["reason"]) for item in refused[:_TOLD]]
+    if len(refused) > _TOLD:
+        told.append(f"{len(refused) - _TOLD} more were turned down.")
+    return Explanation(
+        [f"{need.catg}: {now}", *(f"  {text}" for text in told)],
+        {
+            "catg": need.catg, "match": list(need.match), "optional": need.optional,
+            "reach": _number(reach(need, policy)), "best": best and best.candidate.name,
+            "level": best and best.level, "days": best and round(best.days, 5),
+            "turned_down": refused,
+        },
+    )  # fmt: skip
+
+
+def _used(use: Use) -> dict[str, Any]:
+    return {
+        "tag": use.tag,
+        "name": use.product.name if use.product else use.frame.dp_id if use.frame else "",
+        "level": use.level,
+        "days": use.days,
+        "certification": use.certification,
+        "differences": use.differences,
+    }
+
+
+def _next_of(step: Step) -> str:
+    """Say when and how a step goes on."""
+    channels = [part for part in step.parts if part.channel != FINISH]
+    done = sum(part.state is PartState.DONE for part in channels)
+    later = max(
+        (part.not_before for part in step.parts if part.not_before and part.state is PartState.QUEUED), default=None
+    )
+    match step.state:
+        case StepState.WAITING if not isinstance(STEPS_BY_NAME[step.name].recipe, Recipe):
+            return "It goes on once there is a recipe."
+        case StepState.WAITING:
+            return "The planner looks at it again after every arrival and every finished step, and every few seconds."
+        case StepState.QUEUED | StepState.RUNNING:
+            wait = f" What failed for now is tried again from {_time(later)} on." if later else ""
+            return (
+                f"{done} of {len(channels)} channels are done; the others are with the workers or wait for one.{wait}"
+            )
+        case StepState.DONE if step.stale:
+            return f"`musecal requeue S{step.id}` makes it again."
+        case StepState.DONE:
+            made = ", ".join(product.name for product in step.products)
+            return f"It made {made}." if made else "What it was to make was there already, of the same inputs."
+        case StepState.HELD:
+            return f"It goes on after `musecal release S{step.id}`."
+        case _:
+            return f"`musecal requeue S{step.id}` takes it up again."
+
+
+def _product(session: Session, row: Product) -> Explanation:
+    view = products_where(session, Product.id == row.id)[row.id]
+    users = session.scalars(select(Use.step_id).where(Use.product_id == row.id).order_by(Use.step_id)).all()
+    origin = (
+        f"step {row.step.id} ({row.step.name}) of group {row.step.group_id}" if row.step else "outside: it is static"
+    )
+    standing = f"{row.certification}{f', scored {row.score}' if row.score else ''}"
+    said = Explanation(
+        [
+            f"Product {row.name} ({row.catg}) comes from {origin}; it is {standing}.",
+            f"It is used by step {', '.join(map(str, users))}." if users else "No step uses it.",
+        ],
+        {
+            "subject": "product", "id": row.id, "name": row.name, "catg": row.catg, "certification": row.certification,
+            "score": row.score, "step": row.step_id, "current": view.current, "used_by": list(users),
+        },
+    )  # fmt: skip
+    if row.certification is Certification.REJECTED:
+        said.sentences.append("It was rejected, so that nothing takes it any more.")
+    elif not view.current:
+        said.sentences.append("A later make of the same frames has taken its place.")
+    if row.step is not None:
+        said.record["made_of"] = [_used(use) for use in row.step.uses]
+        said.sentences += [_used_sentence(use) for use in row.step.uses if use.product]
+    return said
+
+
+def _used_sentence(use: Use) -> str:
+    used = _used(use)
+    differing = ", ".join(f"{key} {found} (wanted {wanted})" for key, (wanted, found) in use.differences.items())
+    return (
+        f"{use.tag}: {used['name']} was used, {abs(use.days or 0):.2f} d away, level {use.level}, "
+        f"then {use.certification}{f'; differs in {differing}' if differing else ''}."
+    )
+
+
+def _number(value: float) -> float | None:
+    """JSON has no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def _time(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UT"
