@@ -6,7 +6,7 @@ received was processed or has its explanation in words; where the rows do not sa
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -231,7 +231,7 @@ def _fate_of_frame(frame: Frame) -> tuple[Fate, str]:
     if frame.superseded_by is not None:
         return Fate.SUPERSEDED, f"The same DP id came again with other content, as F{frame.superseded_by}."
     if frame.tag == Tag.UNKNOWN:
-        return Fate.UNKNOWN, f"No rule recognises it: {frame.rule}"
+        return Fate.UNKNOWN, frame.rule
     if step is None:
         goes_with = [other.raw for other in STEPS if any(companion.tag == frame.tag for companion in other.companions)]
         companion = f", but goes along with {', '.join(goes_with)}" if goes_with else ""
@@ -334,9 +334,9 @@ def score_inputs(measurements: Iterable[Measurement]) -> tuple[ScoreInput, ...]:
     )
 
 
-def unaccounted(report: NightReport, files: Collection[str]) -> tuple[str, ...]:
-    """Return the names among ``files``, known to have been delivered, that the ledger does not hold."""
-    return tuple(sorted(set(files) - {entry.file for entry in report.entries}))
+def unaccounted(report: NightReport, files: Iterable[str]) -> tuple[str, ...]:
+    """Return the names among ``files``, known to have been delivered, that the ledger does not hold as often."""
+    return tuple(sorted((Counter(files) - Counter(entry.file for entry in report.entries)).keys()))
 
 
 def report_record(report: NightReport) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Commands that change what the daemon does. Each order is kept in the history with its time and reason."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from archive.models import Step
+    from archive.registry import Registry
     from daemon.cli.selection import Filter
 
 # What an order does to one step; it returns the step that stands for it afterwards, another one if it was remade.
@@ -155,8 +157,7 @@ def list_quarantine(context: typer.Context, *, as_json: AsJson = False, settings
     from daemon.cli.opening import open_site
     from daemon.cli.records import record_of
 
-    site = open_site(settings_file)
-    with site.registry.read() as session:
+    with open_site(settings_file) as site, site.registry.read() as session:
         kept = session.scalars(select(Arrival).where(Arrival.state == ArrivalState.QUARANTINED).order_by(Arrival.id))
         records = [record_of(arrival) for arrival in kept]
     if as_json:
@@ -202,11 +203,13 @@ def _give(
     from daemon.cli.records import record_of
     from daemon.cli.selection import choose_steps
 
-    site = open_site(settings_file)
-    now = site.clock()
-    with site.registry.read() if dry_run else site.registry.begin() as session:
+    with open_site(settings_file) as site, _transaction(site.registry, dry_run=dry_run) as session:
         steps = choose_steps(session, words or (), meeting)
-        return [record_of(step if dry_run else order(session, step, now)) for step in steps]
+        return [record_of(step if dry_run else order(session, step, site.clock())) for step in steps]
+
+
+def _transaction(registry: "Registry", *, dry_run: bool) -> "AbstractContextManager[Session]":
+    return registry.read() if dry_run else registry.begin()
 
 
 def _arrivals(words: Sequence[str] | None, settings_file: Path | None) -> tuple[list[str], list[str]]:
@@ -216,7 +219,7 @@ def _arrivals(words: Sequence[str] | None, settings_file: Path | None) -> tuple[
     from daemon.cli.opening import open_site
 
     texts = split(words or ())
-    with open_site(settings_file).registry.read() as session:
+    with open_site(settings_file) as site, site.registry.read() as session:
         files = [text for text in texts if isinstance(find(session, text), Arrival)]
     return files, [text for text in texts if text not in files]
 
@@ -224,20 +227,17 @@ def _arrivals(words: Sequence[str] | None, settings_file: Path | None) -> tuple[
 def _release_files(
     texts: Sequence[str], *, why: str, dry_run: bool, settings_file: Path | None
 ) -> list[dict[str, Any]]:
-    from tasks.orders import release_arrival
-
     from archive.models import Arrival
     from daemon.cli.identifiers import find
     from daemon.cli.opening import open_site
     from daemon.cli.records import record_of
+    from tasks.orders import release_arrival
 
-    site = open_site(settings_file)
-    now = site.clock()
-    with site.registry.read() if dry_run else site.registry.begin() as session:
+    with open_site(settings_file) as site, _transaction(site.registry, dry_run=dry_run) as session:
         arrivals = [row for row in (find(session, text) for text in texts) if isinstance(row, Arrival)]
         if not dry_run:
             for arrival in arrivals:
-                release_arrival(session, arrival, site.settings, why=why, now=now)
+                release_arrival(session, arrival, site.settings, why=why, now=site.clock())
         return [record_of(arrival) for arrival in arrivals]
 
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 
-from rich.console import Console, RenderableType
+from rich.console import Console, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -31,13 +31,21 @@ def print_table(*parts: RenderableType) -> None:
         console.print(part)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> Table:
-    """Return a table without boxes; ``right`` names the columns of numbers."""
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    unbroken: Sequence[str] = (),
+) -> Table:
+    """Return a table without boxes; ``right`` names the columns of numbers, ``unbroken`` those kept on one line."""
     made = Table(
         title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim"
     )
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        justify: JustifyMethod = "right" if column in right else "left"
+        made.add_column(column, justify=justify, overflow="fold", no_wrap=column in unbroken)
     for row in rows:
         made.add_row(*(cell(value) for value in row))
     return made
@@ -57,7 +65,7 @@ def cell(value: object) -> Text:
         case list() | tuple():
             return Text(", ".join(str(item) for item in value))
         case dict():
-            return Text(", ".join(f"{key} {item}" for key, item in value.items()))
+            return Text(", ".join(f"{key} {cell(item)}" for key, item in value.items()))
         case _:
             return Text(str(value), style=COLOURS.get(str(value), ""))
 
@@ -92,7 +100,7 @@ def duration_text(seconds: float) -> str:
     >>> duration_text(4.26), duration_text(95), duration_text(8000)
     ('4.3 s', '1 m 35 s', '2 h 13 m')
     """
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} m {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} m"

@@ -1,7 +1,6 @@
 """What people see: records and reports as tables of 80 to 120 columns."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,25 +190,25 @@ def night_page(report: NightReport) -> list[RenderableType]:
         "",
         table(
             "Files received, and what became of them",
-            ("received", "file", "type", "fate", "explanation"),
-            [
-                (_clock(entry.received), entry.file, entry.tag, _fate_text(entry.fate), entry.reason)
-                for entry in report.entries
-            ],
+            ("id", "file", "type", "fate"),
+            [(entry.arrival, entry.file, entry.tag, _fate_text(entry.fate, entry.reason)) for entry in report.entries],
+            unbroken=("file",),
         ),
         "",
         table(
             "Steps",
-            ("step", "name", "state", "frames", "channels", "CPU", "reaction", "wall", "arrival to product", "remark"),
+            ("step", "state", "frames", "channels", "CPU", "start", "wall", "in all"),
             [
                 (
-                    step.step, step.name, step.state, step.frames, step.channels or None, _seconds(step.cpu or None),
-                    _seconds(step.reaction), _seconds(step.wall), _seconds(step.arrival_to_product), step.remark,
+                    f"{step.step} {step.name}", step.state, step.frames, step.channels or None,
+                    *map(_seconds, (step.cpu or None, step.reaction, step.wall, step.arrival_to_product)),
                 )
                 for step in report.steps
             ],
-            right=("frames", "channels", "CPU", "reaction", "wall", "arrival to product"),
+            right=("frames", "channels", "CPU", "start", "wall", "in all"),
         ),
+        Text("start: from the last frame complete to the first part begun; in all: from the last frame seen", "dim"),
+        *(Text(f"{step.step} {step.name}: {step.remark}") for step in report.steps if step.remark),
     ]  # fmt: skip
     for line in report.products:
         page += ["", *_product_lines(line)]
@@ -268,12 +267,8 @@ def _product_lines(line: ProductLine) -> list[RenderableType]:
     return page
 
 
-def _fate_text(fate: Fate) -> Text:
-    return Text(fate, style=_FATE_STYLE.get(fate, "yellow"))
-
-
-def _clock(time: datetime | None) -> str:
-    return f"{time:%H:%M:%S}" if time else ""
+def _fate_text(fate: Fate, reason: str = "") -> Text:
+    return Text.assemble((fate, _FATE_STYLE.get(fate, "yellow")), f": {reason}" if reason else "")
 
 
 def _seconds(value: float | None) -> str:
@@ -294,21 +289,27 @@ def cascade_page(record: Record) -> list[RenderableType]:
         for step in record["steps"]
     ]
     needs = [
-        (
-            step["name"],
-            need["catg"] + (" (optional)" if need["optional"] else ""),
-            need["match"],
-            ", ".join(
-                f"{level}: {'any' if days is None else f'{days:g}'}" for level, days in need["days_by_level"].items()
-            ),
-        )
+        (step["name"] if number == 0 else Text(""), *row)
         for step in record["steps"]
-        for need in step["needs"]
+        for number, row in enumerate([*map(_need, step["needs"]), *map(_companion, step["companions"])])
     ]
     return [
         table("What a frame is", ("type", "recognised by", "goes into"), rules),
         "",
         table("What is made of it", ("step", "from", "recipe", "least (usual)", "makes"), steps),
         "",
-        table("With what", ("step", "needs", "equal", "reach in days by level"), needs),
+        table("With what", ("step", "needs", "equal", "days, level 0 / 1 / 2 / 3"), needs),
     ]
+
+
+def _need(need: Record) -> tuple[object, ...]:
+    reach = ("any time" if days is None else f"{days:g}" for days in need["days_by_level"].values())
+    return need["catg"] + (" (optional)" if need["optional"] else ""), need["match"], " / ".join(reach)
+
+
+def _companion(companion: Record) -> tuple[object, ...]:
+    return (
+        f"{companion['tag']} frame (optional)",
+        companion["match"],
+        f"{companion['hours']:g} hours, {companion['kelvin']:g} K",
+    )

@@ -106,8 +106,8 @@ def simulate(
     settings_file: SettingsFile = None,  # noqa: ARG001 - every command takes it, so that scripts need not know which
 ) -> None:
     """Simulate the raw frames of a night as ESO writes them."""
-    from recipes.simulator.linecatalog import write_statics
     from recipes.simulator.night import DEFAULT, NightPlan, write_night
+    from recipes.simulator.statics import write_statics
     from recipes.simulator.truth import write_truth
 
     plan = NightPlan(

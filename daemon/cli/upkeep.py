@@ -1,7 +1,7 @@
 """Commands around the archive itself: taking files in by hand, checking, migrating."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,18 +22,17 @@ def ingest(
     settings_file: SettingsFile = None,
 ) -> None:
     """Take files in now, wherever they lie; the daemon goes on from there. Code 1 if any was put into quarantine."""
-    from tasks.intake import Intake
-
     from archive.states import ArrivalState
     from daemon.cli.opening import open_site
+    from tasks.intake import Intake
 
     if absent := [str(path) for path in paths if not path.exists()]:
         raise UsageError(f"{', '.join(absent)} does not exist.")
-    site = open_site(settings_file)
-    intake = Intake(site.registry, site.store, site.settings)
     files = [file.absolute() for path in paths for file in (sorted(path.rglob("*.fits*")) if path.is_dir() else [path])]
-    taken = [(file, intake.take(file, site.clock())) for file in files]
-    records = [
+    with open_site(settings_file) as site:
+        intake = Intake(site.registry, site.store, site.settings)
+        taken = [(file, intake.take(file, site.clock())) for file in files]
+    records: list[dict[str, Any]] = [
         {
             "file": str(file),
             "state": result.state,
@@ -45,9 +44,9 @@ def ingest(
     if as_json:
         print_json(records)
     else:
-        rows = [(Path(record["file"]).name, record["state"], record["frame"], record["reason"]) for record in records]
-        print_table(table("", ("file", "state", "frame", "reason"), rows))
-    bad = any(record["state"] is ArrivalState.QUARANTINED for record in records)
+        rows = [(Path(record["file"]).name, *list(record.values())[1:]) for record in records]
+        print_table(table("", ("file", "state", "frame", "reason"), rows, unbroken=("file",)))
+    bad = any(result.state is ArrivalState.QUARANTINED for _, result in taken)
     raise typer.Exit(ExitCode.NOT_IN_ORDER if bad else ExitCode.DONE)
 
 
@@ -57,8 +56,8 @@ def verify(*, as_json: AsJson = False, settings_file: SettingsFile = None) -> No
     from archive.verification import verify as check
     from daemon.cli.opening import open_site
 
-    site = open_site(settings_file)
-    findings = list(check(site.registry, site.store))
+    with open_site(settings_file) as site:
+        findings = list(check(site.registry, site.store))
     if as_json:
         print_json([vars(finding) | {"path": str(finding.path)} for finding in findings])
     elif findings:

@@ -17,8 +17,8 @@ def status(*, as_json: AsJson = False, settings_file: SettingsFile = None) -> No
     from daemon.cli.pages import status_page
     from daemon.cli.standing import standing
 
-    site = open_site(settings_file)
-    record = standing(site)
+    with open_site(settings_file) as site:
+        record = standing(site)
     if as_json:
         print_json(record)
     else:
@@ -40,8 +40,7 @@ def night(
     from daemon.cli.standing import lying
     from daemon.report import compile_report, report_record
 
-    site = open_site(settings_file)
-    with site.registry.read() as session:
+    with open_site(settings_file) as site, site.registry.read() as session:
         report = compile_report(session, date_.date(), lying(site.settings))
     if as_json:
         print_json(report_record(report))
@@ -64,8 +63,7 @@ def queue(
     from daemon.cli.records import record_of
     from daemon.cli.selection import UNFINISHED, Filter, select_steps, states_of
 
-    site = open_site(settings_file)
-    with site.registry.read() as session:
+    with open_site(settings_file) as site, site.registry.read() as session:
         steps = select_steps(session, Filter(states=states_of(state or ()) or UNFINISHED, night=day(night)))
         records = [record_of(step) for step in steps]
     if as_json:
@@ -83,8 +81,7 @@ def show(identifier: Identifiers, *, as_json: AsJson = False, settings_file: Set
     from daemon.cli.pages import details_page
     from daemon.cli.records import details_of, event_record
 
-    site = open_site(settings_file)
-    with site.registry.read() as session:
+    with open_site(settings_file) as site, site.registry.read() as session:
         rows = [find(session, text) for text in split(identifier)]
         records = [
             details_of(row) | {"history": [event_record(event) for event in history(session, row)]} for row in rows
@@ -99,14 +96,12 @@ def show(identifier: Identifiers, *, as_json: AsJson = False, settings_file: Set
 @answering
 def why(identifier: Identifiers, *, as_json: AsJson = False, settings_file: SettingsFile = None) -> None:
     """Explain a file, group, step or product: the rule, what is missing, what was turned down, what comes next."""
-    from tasks.why import explain
-
     from daemon.cli.identifiers import find, split
     from daemon.cli.opening import open_site
+    from tasks.why import explain
 
-    site = open_site(settings_file)
-    with site.registry.read() as session:
-        answers = [explain(session, find(session, text), site.clock()) for text in split(identifier)]
+    with open_site(settings_file) as site, site.registry.read() as session:
+        answers = [explain(session, find(session, text), site.settings) for text in split(identifier)]
     if as_json:
         print_json(answers[0].record if len(answers) == 1 else [answer.record for answer in answers])
     else:
@@ -130,13 +125,12 @@ def products(
     from daemon.cli.pages import products_page
     from daemon.cli.records import record_of
 
-    site = open_site(settings_file)
     wanted = select(Product).order_by(Product.night, Product.mjd, Product.id)
     if night:
         wanted = wanted.where(Product.night == night.date())
     if catg:
         wanted = wanted.where(Product.catg == catg.upper())
-    with site.registry.read() as session:
+    with open_site(settings_file) as site, site.registry.read() as session:
         records = [record_of(product) for product in session.scalars(wanted)]
     if as_json:
         print_json(records)

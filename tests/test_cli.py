@@ -1,0 +1,291 @@
+"""The command line as an operator meets it: what people type, what programs read, and codes and sentences on errors."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sample_night import NIGHT, PRODUCT, add_night, name_of
+from sqlalchemy import select
+from typer.testing import CliRunner, Result
+
+from archive.models import Arrival, Step
+from archive.registry import Registry
+from archive.states import ArrivalState
+from daemon.cli.application import app
+from daemon.cli.errors import ExitCode, NotFoundError, UsageError
+from daemon.cli.identifiers import find, label, split
+from daemon.cli.output import channels_text, duration_text, size_text
+from daemon.cli.processes import parse_channels
+
+Musecal = Callable[..., Result]
+
+
+@pytest.fixture
+def night(registry: Registry, tmp_path: Path) -> Registry:
+    with registry.begin() as session:
+        add_night(session, tmp_path / "archive")
+    return registry
+
+
+@pytest.fixture
+def settings_file(registry: Registry, tmp_path: Path) -> Path:
+    path = tmp_path / "settings.toml"
+    url = registry.url.render_as_string(hide_password=False)
+    path.write_text(f'[registry]\nurl = "{url}"\n[archive]\nroot = "archive"\nincoming = "incoming"\n')
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "incoming").mkdir()
+    return path
+
+
+@pytest.fixture
+def musecal(settings_file: Path) -> Musecal:
+    """Run one command on the registry of the test."""
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, [*arguments, "--settings", str(settings_file)], env={"COLUMNS": "100"})
+
+    return run
+
+
+def answer(result: Result) -> Any:  # noqa: ANN401 - whatever JSON holds
+    assert result.exit_code == ExitCode.DONE, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("F1", "F1"),
+        ("f1", "F1"),
+        ("frame 1", "F1"),
+        ("Frames 1", "F1"),
+        ("frame1", "F1"),
+        ("step:2", "S2"),
+        ("G3", "G3"),
+        ("P1", "P1"),
+        ("A10", "A10"),
+        (PRODUCT, "P1"),
+        (f"{PRODUCT}.fits", "P1"),
+        ("M.MUSE.2026-06-18T10:41:11.000", "P1"),
+        ("M.MUSE.2026-06-18T10:41:11.000.fits", "P1"),
+        (name_of(1), "F2"),
+        (f"{name_of(1)}.fz", "F2"),
+        (name_of(1).removesuffix(".fits"), "F2"),
+        ("MUSE_CAL_FLAT169_0010.fits", "F4"),
+        (f"/incoming/{name_of(1)}", "F2"),
+        (name_of(50), "A10"),
+        (f"/incoming/{name_of(50)}", "A10"),
+    ],
+)
+def test_what_people_type_means_one_row(night: Registry, typed: str, meant: str) -> None:
+    with night.read() as session:
+        assert label(find(session, typed)) == meant
+
+
+def test_every_label_leads_back_to_its_row(night: Registry) -> None:
+    with night.read() as session:
+        for row in (*session.scalars(select(Step)), *session.scalars(select(Arrival))):
+            assert find(session, label(row)) is row
+
+
+def test_a_path_below_the_archive_means_what_is_kept_there(night: Registry, tmp_path: Path) -> None:
+    with night.read() as session:
+        assert label(find(session, str(tmp_path / "archive" / "raw" / name_of(2)))) == "F3"
+        assert label(find(session, str(tmp_path / "archive" / "products" / f"{PRODUCT}.fits"))) == "P1"
+        assert label(find(session, str(tmp_path / "archive" / "quarantine" / name_of(50)))) == "A10"
+
+
+def test_a_bare_number_is_refused_since_it_could_be_anything(night: Registry) -> None:
+    with night.read() as session, pytest.raises(UsageError, match="12 alone could be"):
+        find(session, "12")
+
+
+@pytest.mark.parametrize("typed", ["S999", "step 999", "holiday.fits", "%", "_", "", "MUSE.*"])
+def test_what_is_not_there_is_not_found(night: Registry, typed: str) -> None:
+    with night.read() as session, pytest.raises(NotFoundError):
+        find(session, typed)
+
+
+def test_identifiers_of_two_words_are_told_apart() -> None:
+    assert split(["step", "7", "F12", "frames", "3", "P5"]) == ("step 7", "F12", "frames 3", "P5")
+
+
+@pytest.mark.parametrize(("text", "channels"), [("1,12", (1, 12)), ("3", (3,)), ("1-4, 3-5", (1, 2, 3, 4, 5))])
+def test_lists_of_channels(text: str, channels: tuple[int, ...]) -> None:
+    assert parse_channels(text) == channels
+    assert parse_channels(channels_text(channels)) == channels
+
+
+@pytest.mark.parametrize("text", ["", "0", "25", "1-25", "a", "1,,2", "-3", "5-2"])
+def test_channels_that_muse_does_not_have_are_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_channels(text)
+
+
+def test_sizes_and_durations_read_well() -> None:
+    assert [size_text(size) for size in (900, 71_600_000, 1_720_000_000)] == ["1 kB", "72 MB", "1.7 GB"]
+    assert [duration_text(seconds) for seconds in (0.04, 59.97, 60, 3599.6)] == [
+        "0.0 s",
+        "1 m 00 s",
+        "1 m 00 s",
+        "1 h 00 m",
+    ]
+
+
+def test_help_is_quick() -> None:
+    start = time.process_time()
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-P", "-m", "daemon.cli", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "quarantine" in done.stdout
+    assert time.monotonic() - began < 2.0  # 0.15 s of CPU; the rest is patience with a loaded machine
+    assert time.process_time() - start < 0.5
+
+
+def test_help_loads_nothing_heavy() -> None:
+    heavy = "sqlalchemy", "celery", "astropy", "numpy", "pydantic", "redis"
+    code = f"import sys, daemon.cli; sys.exit(' '.join(m for m in {heavy} if m in sys.modules) or 0)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("night")
+def test_status_counts_what_there_is(musecal: Musecal) -> None:
+    record = answer(musecal("status", "--json"))
+    assert record["steps"] == {"waiting": 1, "done": 1}
+    assert record["arrivals"] == {"ingested": 8, "duplicate": 1, "quarantined": 1}
+    assert record["watcher"] is None
+    assert record["broker"].startswith("does not answer")
+    assert record["last_product"]["name"] == f"{PRODUCT}.fits"
+    page = musecal("status").stdout
+    assert "8 ingested" in page
+    assert "never ran" in page
+
+
+@pytest.mark.usefixtures("night")
+def test_the_night_report_for_people_and_for_programs(musecal: Musecal) -> None:
+    record = answer(musecal("night", str(NIGHT), "--json"))
+    assert record["balanced"] is True
+    assert len(record["entries"]) == record["received"] == 10
+    page = musecal("night", str(NIGHT)).stdout
+    for told in (*(name_of(number) for number in (0, 10, 50)), PRODUCT, "BIAS MASTERn RON", "The ledger balances"):
+        assert told in page
+
+
+def test_the_night_report_fails_if_the_ledger_does_not_balance(night: Registry, musecal: Musecal) -> None:
+    with night.begin() as session:
+        arrival = session.scalars(select(Arrival).where(Arrival.state == ArrivalState.QUARANTINED)).one()
+        arrival.reason = ""
+    result = musecal("night", str(NIGHT))
+    assert result.exit_code == ExitCode.NOT_IN_ORDER
+    assert f"nothing explains {name_of(50)}" in " ".join(result.stdout.split())
+
+
+@pytest.mark.usefixtures("night")
+def test_the_queue_lists_what_is_not_finished(musecal: Musecal) -> None:
+    assert [step["id"] for step in answer(musecal("queue", "--json"))] == ["S2"]
+    assert [step["id"] for step in answer(musecal("queue", "--state", "done", "--json"))] == ["S1"]
+    assert answer(musecal("queue", "--night", "2026-06-16", "--json")) == []
+    assert "No MASTER_BIAS is certified." in musecal("queue").stdout
+    assert musecal("queue", "--state", "lazy").exit_code == ExitCode.USAGE
+
+
+@pytest.mark.usefixtures("night")
+@pytest.mark.parametrize("identifier", ["F1", "G1", "S1", "P1", "A10", "S2"])
+def test_show_tells_a_row_with_its_neighbours(musecal: Musecal, identifier: str) -> None:
+    record = answer(musecal("show", identifier, "--json"))
+    assert record["id"] == identifier
+    assert musecal("show", identifier).exit_code == ExitCode.DONE
+
+
+@pytest.mark.usefixtures("night")
+def test_show_tells_a_step_with_parts_inputs_products_and_history(musecal: Musecal) -> None:
+    record = answer(musecal("show", "step", "1", "--json"))
+    assert [len(record[name]) for name in ("parts", "uses", "products", "history")] == [3, 3, 1, 1]
+    page = musecal("show", "step", "1").stdout
+    assert "step done" in page
+    assert "All channels are reduced." in page
+
+
+@pytest.mark.usefixtures("night")
+def test_products_are_listed_by_night_and_category(musecal: Musecal) -> None:
+    assert [product["id"] for product in answer(musecal("products", "--json"))] == ["P1"]
+    assert answer(musecal("products", "--catg", "master_flat", "--json")) == []
+    assert answer(musecal("products", "--night", "2026-06-16", "--json")) == []
+    assert f"{PRODUCT}.fits" in musecal("products").stdout
+
+
+def test_the_cascade_is_printed_whole(musecal: Musecal) -> None:
+    record = answer(musecal("cascade", "--json"))
+    assert len(record["steps"]) == 9
+    page = musecal("cascade").stdout
+    for step in record["steps"]:
+        assert step["name"] in page
+
+
+@pytest.mark.usefixtures("night")
+def test_quarantine_lists_files_with_their_reason(musecal: Musecal) -> None:
+    assert [file["id"] for file in answer(musecal("quarantine", "--json"))] == ["A10"]
+    assert "It ends in the middle of a header." in musecal("quarantine").stdout
+
+
+@pytest.mark.usefixtures("night")
+def test_nothing_is_wider_than_the_terminal(musecal: Musecal) -> None:
+    commands = (["status"], ["night", str(NIGHT)], ["queue"], ["show", "S1"], ["show", "P1"], ["products"], ["cascade"])
+    for command in commands:
+        assert max(len(line) for line in musecal(*command).stdout.splitlines()) <= 100, command
+
+
+@pytest.mark.usefixtures("night")
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("show", "S999"), ExitCode.NOT_FOUND, "The registry has no step 999."),
+        (("show", "12"), ExitCode.USAGE, "12 alone could be"),
+        (("requeue",), ExitCode.USAGE, "Say which steps"),
+        (("requeue", "F7"), ExitCode.USAGE, "F7 (F7) has no step."),
+        (("requeue", "--step", "lunch"), ExitCode.USAGE, "lunch is no step of the cascade"),
+        (("ingest", "/nowhere/at/all.fits"), ExitCode.USAGE, "/nowhere/at/all.fits does not exist."),
+        (("quarantine", "release", "S1"), ExitCode.USAGE, "S1 is no file in quarantine"),
+    ],
+)
+def test_an_error_is_one_sentence_and_a_code(
+    musecal: Musecal, arguments: tuple[str, ...], code: ExitCode, sentence: str
+) -> None:
+    result = musecal(*arguments)
+    assert result.exit_code == code
+    assert result.stderr.startswith("musecal: ")
+    assert sentence in result.stderr
+    assert result.stderr.strip().count("\n") == 0
+    assert result.stdout == ""
+
+
+def test_a_worker_without_a_broker_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text("")
+    settings = ("--settings", str(tmp_path / "settings.toml"))
+    assert CliRunner().invoke(app, ["db", "upgrade", *settings]).exit_code == ExitCode.DONE
+    result = CliRunner().invoke(app, ["worker", *settings])
+    assert result.exit_code == ExitCode.UNREACHABLE
+    assert "No broker" in result.stderr
+
+
+def test_settings_that_are_wrong_are_told_by_name(tmp_path: Path) -> None:
+    (tmp_path / "wrong.toml").write_text("[watch]\nsettel_seconds = 3\n")
+    result = CliRunner().invoke(app, ["status", "--settings", str(tmp_path / "wrong.toml")])
+    assert result.exit_code == ExitCode.USAGE
+    assert "watch.settel_seconds" in result.stderr
+
+
+def test_a_registry_that_is_not_there_is_refused_and_made_by_upgrade(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text("")
+    settings = ("--settings", str(tmp_path / "settings.toml"))
+    before = CliRunner().invoke(app, ["status", *settings])
+    assert before.exit_code == ExitCode.REFUSED
+    assert "musecal db upgrade" in before.stderr
+    assert CliRunner().invoke(app, ["db", "upgrade", *settings]).exit_code == ExitCode.DONE
+    assert CliRunner().invoke(app, ["queue", *settings]).stdout == "No step is unfinished.\n"
