@@ -3,6 +3,7 @@
 from datetime import UTC, date, datetime, timedelta
 
 MJD_EPOCH = datetime(1858, 11, 17, tzinfo=UTC)
+LAST_MJD = 2973483  # the last day of the year 9999, where calendars of computers end
 # A night turns over at 21:00 UT: calibrations of the following morning and noon belong to the night just ended.
 # Source: date roll of ESO's MUSE Health Check; a cut at noon would split the daytime calibrations of one night.
 NIGHT_TURNS_OVER = timedelta(hours=21)
@@ -19,5 +20,7 @@ def mjd_of(time: datetime) -> float:
 
 
 def night_of(mjd: float) -> date:
-    """Return the night that an observation at this time belongs to."""
-    return (time_of(mjd) - NIGHT_TURNS_OVER).date() if mjd >= 0 else MJD_EPOCH.date()
+    """Return the night that an observation at this time belongs to; of no time of a calendar, that of day 0."""
+    if not 0 <= mjd <= LAST_MJD:  # NaN neither
+        return MJD_EPOCH.date()
+    return (time_of(mjd) - NIGHT_TURNS_OVER).date()

@@ -1,6 +1,7 @@
 """The choice of a calibration is total, deterministic and explained."""
 
 import math
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import insert
 
-from archive.models import Product
+from archive.models import Frame, Product
 from archive.registry import Registry
 from archive.select import NEIGHBOURS, Candidate, Cause, Choice, Level, candidates, choose
 from archive.setup import Setup, SetupKey
@@ -239,3 +240,27 @@ class TestRegistry:
             session.execute(insert(Product), [a_product(day, "MASTER_BIAS", MJD + day) for day in range(-20, 21)])
         with registry.read() as session:
             assert len(candidates(session, "MASTER_BIAS", mjd=MJD, days=math.inf)) == 41
+
+    @pytest.mark.full
+    def test_the_best_of_many_is_found_at_once(self, registry: Registry) -> None:
+        """Ten years of an archive: 100 000 frames and 10 000 products of each of four types."""
+        with registry.begin() as session:
+            session.execute(insert(Frame), [a_frame(number) for number in range(100_000)])
+            for catg in ("MASTER_BIAS", "MASTER_DARK", "MASTER_FLAT", "TRACE_TABLE"):
+                session.execute(insert(Product), [a_product(n, catg, MJD - 3650 + n * 0.73) for n in range(10_000)])
+        with registry.read() as session:
+            candidates(session, "MASTER_BIAS", mjd=MJD, days=14)
+            start = time.perf_counter()
+            for night in range(20):
+                found = candidates(session, "MASTER_FLAT", mjd=MJD - night, days=14)
+                assert choose(found, setup=SETUP, mjd=MJD - night, keys=KEYS, levels=LEVELS).best is not None
+        assert (time.perf_counter() - start) / 20 < 0.02  # seconds
+
+
+def a_frame(number: int) -> dict[str, object]:
+    mjd = MJD - 3650 + number * 0.0365
+    return {
+        "dp_id": f"MUSE.{number}", "digest": f"{number:064d}", "path": f"/raw/{number}", "size": 860_040_000,
+        "tag": "FLAT", "catg": "CALIB", "type": "FLAT,LAMP", "tech": "IFU", "rule": "FLAT", "mjd": mjd,
+        "exptime": 1.155, "night": NOW.date(), "ingested": NOW, "channels": [1],
+    }  # fmt: skip
