@@ -145,10 +145,9 @@ class Intake:
                 arrival.reason = f"The same content is here as {frame.dp_id}, version {frame.version}."
                 move(arrival, ArrivalState.DUPLICATE)
             else:
-                frame = _add_frame(session, inspection, classified, kept, now)
+                frame = enter(session, inspection, classified, kept, self._grace, now)
                 arrival.reason = " ".join(classified.problems)
                 move(arrival, ArrivalState.INGESTED)
-                add_to_group(session, frame, self._grace, now)
             arrival.frame = frame
             session.flush()
             taken = Taken(arrival.state, frame.id, arrival.reason)
@@ -192,8 +191,18 @@ def _versions(dp_id: str) -> Select[int]:
     return select(func.max(Frame.version)).where(Frame.dp_id == dp_id)
 
 
-def _add_frame(session: Session, inspection: Inspection, classified: Classified, kept: Path, now: datetime) -> Frame:
-    """Add the row of a frame; an older version of it steps back."""
+def enter(
+    session: Session, inspection: Inspection, classified: Classified, kept: Path, grace: timedelta, now: datetime
+) -> Frame:
+    """Add the row of a new frame and put it into its group; an older version of it steps back.
+
+    Parameters
+    ----------
+    kept : Path
+        Where its bytes are.
+    grace : timedelta
+        How long its group stays open for more.
+    """
     frame = Frame(
         dp_id=classified.dp_id,
         version=(session.scalar(_versions(classified.dp_id)) or 0) + 1,
@@ -223,10 +232,11 @@ def _add_frame(session: Session, inspection: Inspection, classified: Classified,
     )
     session.add(frame)
     record(session, frame, "frame ingested", " ".join(classified.problems), now=now, tag=classified.tag)
+    _add_to_group(session, frame, grace, now)
     return frame
 
 
-def add_to_group(session: Session, frame: Frame, grace: timedelta, now: datetime) -> None:
+def _add_to_group(session: Session, frame: Frame, grace: timedelta, now: datetime) -> None:
     """Put a new frame into its group, in the place of its older version; the groups concerned are open again."""
     older = session.scalar(
         select(Frame).where(Frame.dp_id == frame.dp_id, Frame.id != frame.id, Frame.superseded_by.is_(None))
