@@ -179,9 +179,8 @@ def _copy(source: Path, target: Path) -> None:
             remainder.unlink(missing_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with source.open("rb") as reading, part.open("wb") as writing:
-            shutil.copyfileobj(reading, writing, 1 << 20)
-            os.fchmod(writing.fileno(), READ_ONLY)
+        shutil.copyfile(source, part)
+        part.chmod(READ_ONLY)
         if not _link(part, target):
             raise OSError(
                 f"the file system of {target.parent} has no hard links, and without them a file cannot come into its "
