@@ -20,6 +20,7 @@ from sqlalchemy import select
 from archive.models import Arrival, Frame
 from archive.states import ArrivalState
 from archive.verification import Finding, verify
+from daemon.cli.errors import RefusedError
 from daemon.cli.output import channels_text, duration_text, size_text
 from daemon.cli.progress import Progress, night_progress, progress_line, progress_page
 from daemon.cli.standing import lying
@@ -52,10 +53,6 @@ TURN_SECONDS = 0.5
 LINE_SECONDS = 10.0  # between lines of progress where there is no terminal to draw on
 IDLE_SECONDS = 120.0  # if nothing moves for so long after the last frame, it will not come right by itself
 STOP_SECONDS = 120.0
-
-
-class DemoRefused(Exception):  # noqa: N818 - reads as what it is
-    """The demonstration cannot be given in this folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +98,13 @@ def demonstrate(folder: Path, plan: NightPlan, console: Console) -> Demonstratio
 
     Raises
     ------
-    DemoRefused
+    RefusedError
         The folder holds something else, or the disk is too small.
     """
     frames = [exposure.archive_name for exposure in plan.exposures]
     _prepare(folder, plan, len(frames))
     site = Site.of(load_settings(folder / SETTINGS_FILE))
-    copy, broken = frames[0], f"{frames[-1].removesuffix('.000.fits')}.500.fits"
+    copy, broken = frames[0], f"{frames[-1].rsplit('.', 2)[0]}.999.fits"
     announced = [*frames, copy, broken]
     start = time.monotonic()
     with _process("run", "--settings", str(folder / SETTINGS_FILE), log=folder / "daemon.log") as daemon:
@@ -142,18 +139,18 @@ def demonstrate(folder: Path, plan: NightPlan, console: Console) -> Demonstratio
 def _prepare(folder: Path, plan: NightPlan, frames: int) -> None:
     if folder.exists() and any(folder.iterdir()):
         if not (folder / SETTINGS_FILE).exists() or (folder / SETTINGS_FILE).read_text() != SETTINGS:
-            raise DemoRefused(f"{folder} holds something else than an earlier demonstration; name another folder.")
+            raise RefusedError(f"{folder} holds something else than an earlier demonstration; name another folder.")
         shutil.rmtree(folder)
-    (folder / "incoming").mkdir(parents=True)
-    (folder / SETTINGS_FILE).write_text(SETTINGS)
     rows, columns = plan.detector.raw_shape
     needed = 2 * rows * columns * len(plan.channels) * (frames + 20)  # raw frames, and products with work files
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(folder.absolute().parent).free
     if free < needed:
-        raise DemoRefused(
-            f"channels {channels_text(plan.channels)} need {size_text(needed)} of disk, {folder} has {size_text(free)} "
-            "left; take fewer channels or another folder."
+        raise RefusedError(
+            f"channels {channels_text(plan.channels)} need {size_text(needed)} of disk, {folder.absolute().parent} has "
+            f"{size_text(free)} left; take fewer channels or another folder."
         )
+    (folder / "incoming").mkdir(parents=True)
+    (folder / SETTINGS_FILE).write_text(SETTINGS)
 
 
 def _options(plan: NightPlan) -> tuple[str, ...]:
@@ -187,7 +184,7 @@ def _wait_for_registry(site: Site, daemon: subprocess.Popen[bytes]) -> None:
     while not heartbeat.exists():
         if daemon.poll() is not None or time.monotonic() > limit:
             log = site.settings.archive.root.parent / "daemon.log"
-            raise DemoRefused(f"the daemon did not start; it says: {log.read_text().strip()[-2000:]}")
+            raise RefusedError(f"the daemon did not start; it says: {log.read_text().strip()[-2000:]}")
         time.sleep(TURN_SECONDS)
 
 

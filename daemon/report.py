@@ -234,8 +234,8 @@ def _fate_of_frame(frame: Frame) -> tuple[Fate, str]:
         return Fate.UNKNOWN, frame.rule
     if step is None:
         goes_with = [other.raw for other in STEPS if any(companion.tag == frame.tag for companion in other.companions)]
-        companion = f", but goes along with {', '.join(goes_with)}" if goes_with else ""
-        return Fate.NOT_PROCESSED, f"{frame.tag} has no step of its own{companion}."
+        companion = f"It goes along with {', '.join(goes_with)}." if goes_with else ""
+        return Fate.NOT_PROCESSED, companion or f"The cascade has no step for {frame.tag}."
     if frame.group is None:
         return Fate.UNEXPLAINED, f"It is a {frame.tag}, yet it is in no group."
     return _fate_of_member(frame, frame.group, step)
@@ -248,7 +248,7 @@ def _fate_of_member(frame: Frame, group: Group, wanted: CascadeStep) -> tuple[Fa
     if takers:
         return Fate.PROCESSED, f"{', '.join(f'S{step.id} {step.name}' for step in takers)} done."
     if wanted.recipe_name not in RECIPES:
-        return Fate.NO_RECIPE, f"There is no recipe {wanted.recipe_name} yet; {label} is {group.state}."
+        return Fate.NO_RECIPE, f"{label} waits for {wanted.recipe_name}."
     if group.state is GroupState.OPEN:
         return Fate.AWAITED, group.reason or f"{label} has {len(group.frames)} of {group.expected} frames."
     if group.state is GroupState.INCOMPLETE:

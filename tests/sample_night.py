@@ -63,10 +63,10 @@ def add_frame(session: Session, root: Path, number: int, tag: str) -> Frame:
     """Add a frame with its arrival."""
     begin = BEGIN + timedelta(minutes=number)
     frame = Frame(
-        dp_id=name_of(number).removesuffix(".fits"), digest=f"{number:064x}", path=str(root / "raw" / name_of(number)),
-        size=72_000_000, tag=tag, catg="CALIB", type=tag, tech="IFU", rule="No rule is for this." if tag == "UNKNOWN" else f"{tag}: DPR.TYPE is {tag}",
-        mjd=mjd_of(begin), exptime=0.0, night=NIGHT, origfile=f"MUSE_CAL_{tag}169_{number:04d}.fits",
-        channels=[1, 12], ingested=NOW, **SETUP,
+        dp_id=name_of(number).removesuffix(".fits"), digest=f"{number:064x}", size=72_000_000, exptime=0.0,
+        path=str(root / "raw" / name_of(number)), origfile=f"MUSE_CAL_{tag}169_{number:04d}.fits",
+        tag=tag, catg="CALIB", type=tag, tech="IFU", mjd=mjd_of(begin), night=NIGHT, channels=[1, 12], ingested=NOW,
+        rule="No rule is for this." if tag == "UNKNOWN" else f"{tag}: DPR.TYPE is {tag}", **SETUP,
     )  # fmt: skip
     session.add(frame)
     add_arrival(session, frame, name_of(number), ArrivalState.INGESTED, "")

@@ -29,6 +29,10 @@ class UsageError(Exception):
     """The command line does not say clearly what is wanted."""
 
 
+class RefusedError(Exception):
+    """What is asked for cannot be done here and now."""
+
+
 class NotFoundError(LookupError):
     """Nothing in the registry goes by this identifier."""
 
@@ -57,11 +61,11 @@ def _codes() -> dict[type[Exception], ExitCode]:
     """Return the errors that are answered, the narrower first; imported here because a page of help needs none."""
     from redis.exceptions import ConnectionError as RedisConnectionError
     from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
-    from tasks.orders import OrderRefused
 
     from archive.registry import RegistryOutdated
     from archive.states import IllegalMove
     from daemon.processes import AlreadyRunning
+    from tasks.orders import OrderRefused
     from tasks.settings import SettingsError
 
     return {
@@ -71,6 +75,7 @@ def _codes() -> dict[type[Exception], ExitCode]:
         NotFoundError: ExitCode.NOT_FOUND,
         IllegalMove: ExitCode.REFUSED,
         OrderRefused: ExitCode.REFUSED,
+        RefusedError: ExitCode.REFUSED,
         RegistryOutdated: ExitCode.REFUSED,
         AlreadyRunning: ExitCode.REFUSED,
         OperationalError: ExitCode.UNREACHABLE,
