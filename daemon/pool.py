@@ -1,6 +1,7 @@
 """Celery with its pool of processes, watched over by systemd through a thread of its own."""
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -9,13 +10,12 @@ from typing import Any
 
 import psutil
 import structlog
-from billiard.common import REMAP_SIGTERM
 from celery import Celery, bootsteps, signals
 from kombu.exceptions import OperationalError as BrokerError
 
 from daemon.notify import notify, watchdog_seconds
 from daemon.processes import die_with_parent
-from tasks.app import make_app
+from tasks.app import SHUTDOWN_SECONDS, make_app
 from tasks.settings import Settings, WorkerSettings
 
 TICK_SECONDS = 1.0
@@ -33,10 +33,14 @@ def concurrency_of(settings: WorkerSettings, *, cores: int, memory: int) -> int:
 
 
 def run_pool(settings: Settings) -> int:
-    """Run Celery's worker in this process until it is told to stop; return its exit code."""
-    if REMAP_SIGTERM != "SIGQUIT":
-        raise RuntimeError("Celery was imported before REMAP_SIGTERM was set; start the worker by daemon.worker.work.")
+    """Run Celery's worker in this process until SIGTERM or SIGINT; return its exit code.
+
+    Told to stop, it takes no further part and ends when those it works on have ended. What is not done after
+    ``SHUTDOWN_SECONDS`` goes back into the queue.
+    """
     app = make_app(settings)
+    # Celery's own grace is a sleep: it neither ends early nor notes the parts that end meanwhile.
+    app.conf.worker_soft_shutdown_timeout = 0
     pulse = Pulse(silent=lambda: _broker_away(app))
     concurrency = concurrency_of(
         settings.worker, cores=len(os.sched_getaffinity(0)), memory=psutil.virtual_memory().total
@@ -50,9 +54,13 @@ def run_pool(settings: Settings) -> int:
         notify("READY=1", f"STATUS={concurrency} parts at once")
         log.info("worker ready", concurrency=concurrency)
 
-    def take_leave(**_: Any) -> None:  # noqa: ANN401
+    def take_leave(how: str, **_: Any) -> None:  # noqa: ANN401
         notify("STOPPING=1")
-        log.info("worker stopping")
+        log.info("worker stopping", how=how)
+        if how == "Warm":
+            hurry = threading.Timer(SHUTDOWN_SECONDS, os.kill, (parent, signal.SIGQUIT))
+            hurry.daemon = True
+            hurry.start()
 
     signals.setup_logging.connect(_keep_log, weak=False)
     signals.worker_process_init.connect(prepare_process, weak=False)

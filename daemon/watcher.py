@@ -220,7 +220,7 @@ class Watcher:
 
     def _postpone(self, path: Path, reason: str, *, stalled: bool = False) -> None:
         if self._arrivals.postponed.get(path) != reason:  # said once
-            log.warning("file postponed", file=str(path), stalled=stalled, reason=reason)
+            log.info("file postponed", file=str(path), stalled=stalled, reason=reason)
         self._arrivals.postpone(path, time.monotonic(), reason=reason, stalled=stalled)
 
     def _run_cycle(self) -> None:

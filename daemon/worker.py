@@ -1,10 +1,9 @@
-"""The worker's beginning: what has to be settled before Celery is imported."""
-
-import os
+"""The worker as a program: what it needs is checked, then Celery runs."""
 
 from archive.registry import Registry
 from daemon.broker import broker_url, with_broker
 from daemon.log import configure_log
+from daemon.pool import run_pool
 from tasks.settings import Settings
 
 
@@ -18,11 +17,6 @@ def work(settings: Settings) -> int:
     BrokerMissing
         If no broker is set and no supervisor runs.
     """
-    # On SIGTERM running parts get a moment, and what is not done then goes back into the queue. Celery reads this once,
-    # while it is imported.
-    os.environ["REMAP_SIGTERM"] = "SIGQUIT"
-    from daemon.pool import run_pool
-
     configure_log(settings.log.level, settings.log.format)
     Registry(settings.registry.url).check()
     return run_pool(with_broker(settings, broker_url(settings)))

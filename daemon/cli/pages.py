@@ -111,8 +111,8 @@ def products_page(records: Sequence[Record]) -> list[RenderableType]:
         )
         for record in records
     ]
-    columns = ("id", "name", "category", "certification", "score", "channels", "size", "from")
-    return [table("", columns, rows, right=("size",))]
+    columns = ("id", "name", "category", "certified", "score", "channels", "size", "from")
+    return [table("", columns, rows, right=("size",), unbroken=("name", "size"))]
 
 
 _TITLE = {"F": "Frame", "G": "Group", "S": "Step", "P": "Product", "A": "Arrival"}
@@ -126,6 +126,7 @@ _NEIGHBOURS: dict[str, tuple[str, ...]] = {
     "measurements": ("channel", "name", "value"),
     "history": ("at", "what", "why", "data"),
 }
+_NAMES = ("name", "dp id", "recipe")
 _NUMBERS = (
     "exptime",
     "version",
@@ -153,12 +154,12 @@ def details_page(record: Record) -> list[RenderableType]:
     ]
     page: list[RenderableType] = [Text(f"{_TITLE[record['id'][0]]} {record['id']}", style="bold"), _pairs(fields)]
     for name, columns in _NEIGHBOURS.items():
-        if rows := record.get(name):
-            cells = [[_value(column, row[column]) for column in columns] for row in rows]
-            page += [
-                "",
-                table(name.capitalize(), [column.replace("_", " ") for column in columns], cells, right=_NUMBERS),
-            ]
+        rows = record.get(name) or []
+        told = [column for column in columns if any(row[column] not in ("", None, [], {}) for row in rows)]
+        if told:
+            cells = [[_value(column, row[column]) for column in told] for row in rows]
+            titles = [column.replace("_", " ") for column in told]
+            page += ["", table(name.capitalize(), titles, cells, right=_NUMBERS, unbroken=_NAMES)]
     return page
 
 
@@ -168,6 +169,8 @@ def _value(name: str, value: object) -> object:
             return size_text(value)
         case "channels", list():
             return channels_text(value)
+        case "worker", str():
+            return ":".join(value.split(":")[:2])  # host and process; the rest tells processes of one number apart
         case "value", float():
             return f"{value:.6g}"
         case _:
