@@ -2,17 +2,21 @@
 
 from typing import Any
 
+import structlog
 from celery import Celery, bootsteps
+from kombu.exceptions import OperationalError
 
-from tasks.dispatch import CYCLE_TASK
+from tasks.dispatch import CYCLE_TASK, FIRST
 from tasks.jobs import add_jobs
 from tasks.settings import Settings
 from tasks.site import Site
 
 QUEUE = "musecal"
 KILOBYTES = 1024  # in a megabyte, as Celery counts the memory of a child
-KILL_AFTER = 60.0  # seconds from the soft time limit, which asks, to the hard one, which kills
+KILL_AFTER = 10.0  # seconds from the soft time limit, which asks, to the hard one, which kills
 SHUTDOWN_SECONDS = 30.0  # that a stopping worker gives its parts; what is not done by then is queued again
+
+log = structlog.get_logger()
 
 
 def make_app(settings: Settings) -> Celery:
@@ -46,8 +50,6 @@ def make_app(settings: Settings) -> Celery:
         task_soft_time_limit=worker.time_limit_seconds,
         task_time_limit=worker.time_limit_seconds + KILL_AFTER,
         worker_max_memory_per_child=worker.memory_limit_mb * KILOBYTES,
-        worker_soft_shutdown_timeout=SHUTDOWN_SECONDS,
-        worker_enable_soft_shutdown_on_idle=False,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
@@ -74,4 +76,7 @@ class FirstCycle(bootsteps.StartStopStep):
 
     def start(self, consumer: Any) -> None:  # noqa: ANN401 - Celery's consumer has no public type
         """Queue one cycle, ahead of everything."""
-        consumer.app.send_task(CYCLE_TASK, priority=0)
+        try:
+            consumer.app.send_task(CYCLE_TASK, priority=FIRST)
+        except OperationalError as error:  # Redis is away again already; the watcher's next turn does the same
+            log.info("first cycle not sent", why=str(error))

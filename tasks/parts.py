@@ -17,7 +17,7 @@ from recipes.channel import Input, Outcome, Provenance, reduce_channel
 from recipes.fits import DeadChannel
 from recipes.recipe import Params, Recipe
 from tasks.cascade import recipe_of
-from tasks.failures import FINISH, PartFailed, conclude, give_back, judge
+from tasks.failures import FINISH, Failure, Kind, PartFailed, conclude, give_back, judge
 from tasks.finish import finish
 from tasks.leases import Claim, Heartbeat, LeaseLost, claim, hold, this_worker
 from tasks.outcomes import as_json
@@ -72,13 +72,20 @@ def _work(site: Site, claimed: Claim) -> int | None:
             return None
     except LeaseLost:
         raise
+    except SystemExit:  # raised by the signal that ends a pool process when its worker is stopped
+        _give_back(site, claimed, Failure(Kind.WORLD, "Its worker was stopped."), timedelta(0))
+        raise
     except Exception as error:
         failure = judge(error, seconds=worker.time_limit_seconds, memory_mb=worker.memory_limit_mb)
-        log.warning("part failed", kind=str(failure.kind), why=failure.sentence)
-        with site.registry.begin() as session:
-            part, backoff = hold(session, claimed), timedelta(seconds=worker.backoff_seconds)
-            give_back(session, part, failure, site.clock(), attempts=worker.attempts, backoff=backoff)
+        _give_back(site, claimed, failure, timedelta(seconds=worker.backoff_seconds))
         raise PartFailed(f"step {claimed.step_id}, channel {claimed.channel}: {failure.sentence}") from error
+
+
+def _give_back(site: Site, claimed: Claim, failure: Failure, backoff: timedelta) -> None:
+    log.warning("part not done", kind=str(failure.kind), why=failure.sentence)
+    with site.registry.begin() as session:
+        part, attempts = hold(session, claimed), site.settings.worker.attempts
+        give_back(session, part, failure, site.clock(), attempts=attempts, backoff=backoff)
 
 
 def _reduce(site: Site, claimed: Claim) -> int | None:

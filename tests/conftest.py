@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from rows import write_biases
 from sqlalchemy import URL, create_engine, text
 
 from archive.registry import Registry
@@ -64,6 +65,12 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     registry.upgrade()
     registry.close()
     return path
+
+
+@pytest.fixture(scope="session")
+def biases(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Eleven tiny bias frames of channels 1 and 2."""
+    return write_biases(tmp_path_factory.mktemp("biases"))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

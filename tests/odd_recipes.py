@@ -62,8 +62,8 @@ def _take_for_ever(_: Channel) -> None:
 
 
 def _hang_in_compiled_code(_: Channel) -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])  # as C code that never returns to Python
-    ctypes.CDLL(None).sleep(3600)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    ctypes.CDLL(None).poll(None, 0, -1)
 
 
 def _be_dead(channel: Channel) -> None:

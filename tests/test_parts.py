@@ -12,7 +12,7 @@ from types import ModuleType
 import odd_recipes
 import pytest
 from astropy.io import fits
-from rows import NIGHT, NOW, add_frame, add_step, write_biases
+from rows import NIGHT, NOW, add_frame, add_step
 from sqlalchemy import select
 
 import tasks.cascade
@@ -39,12 +39,6 @@ class Clock:
 
     def __call__(self) -> datetime:
         return NOW + timedelta(seconds=next(self._seconds))
-
-
-@pytest.fixture(scope="session")
-def biases(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Eleven tiny bias frames of channels 1 and 2."""
-    return write_biases(tmp_path_factory.mktemp("biases"))
 
 
 @pytest.fixture
