@@ -136,7 +136,8 @@ def draw_chip(seed: int, channel: int, detector: Detector = DETECTOR) -> Chip:
 def _bad_columns(rng: np.random.Generator, detector: Detector) -> Pixels:
     """Charge leaks into two columns from a defect on to the middle of the detector, where the quadrant ends."""
     rows, columns, values = [], [], []
-    for upper, column in zip(rng.permutation([False, True]), rng.choice(2 * detector.nx, 2, replace=False), strict=True):
+    halves, places = rng.permutation([False, True]), rng.choice(2 * detector.nx, 2, replace=False)
+    for upper, column in zip(halves, places, strict=True):
         length = int(rng.uniform(0.2, 0.7) * detector.ny)
         start = detector.ny if upper else detector.ny - length
         rows.append(np.arange(start, start + length))
@@ -189,9 +190,7 @@ class Readout:
     cosmic_rays: Pixels
 
 
-def read_out(
-    chip: Chip, rate: NDArray[np.float32] | None, exptime: float, rng: np.random.Generator, *, brightness: float = 1.0
-) -> Readout:
+def read_out(chip: Chip, rate: NDArray[np.float32] | None, exptime: float, rng: np.random.Generator) -> Readout:
     """Expose and read out one frame.
 
     Parameters
@@ -203,10 +202,8 @@ def read_out(
         Seconds.
     rng : Generator
         Decides everything that differs from frame to frame; cosmic rays are drawn first.
-    brightness : float
-        Factor on ``rate``.
     """
-    light = None if rate is None or exptime <= 0 else (rate, np.float32(exptime * brightness))
+    light = None if rate is None or exptime <= 0 else (rate, np.float32(exptime))
     detector = chip.detector
     cosmic = draw_cosmic_rays(rng, exptime + READOUT, detector)
     jitter = rng.normal(0, 0.15, 4)  # adu, level of one frame; QC BIAS LEVELn STDEV

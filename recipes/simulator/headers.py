@@ -12,7 +12,15 @@ from astropy.io import fits
 
 from recipes.muse import INSTRUMENT, LAMP_NUMBERS, Detector, Lamp, Quadrant, extension_name
 from recipes.simulator.chip import Chip
-from recipes.simulator.pointing import LATITUDE, LONGITUDE, Pointing, airmass, altitude, sidereal_time
+from recipes.simulator.pointing import (
+    LATITUDE,
+    LONGITUDE,
+    Pointing,
+    airmass,
+    altitude,
+    parallactic_angle,
+    sidereal_time,
+)
 from recipes.simulator.scenes import Scene
 
 Card = tuple[str, object, str]
@@ -55,8 +63,6 @@ class Exposure:
     pointing : Pointing
     scene : Scene or None
         What shines; None with the shutter closed.
-    brightness : float
-        Of this frame relative to the scene.
     mask : str
         ``ESO INS OPTI4 NAME``.
     mask_position : float
@@ -79,7 +85,6 @@ class Exposure:
     mode: str
     pointing: Pointing
     scene: Scene | None = None
-    brightness: float = 1.0
     lamps: tuple[Lamp, ...] = ()
     mask: str = "SingleP"
     mask_position: float = 13.833
@@ -173,13 +178,14 @@ def _identity(e: Exposure) -> tuple[Card, ...]:
 
 
 def _observation(e: Exposure) -> tuple[Card, ...]:
+    programme = "60.A-9100(G)" if e.category == "SCIENCE" else "60.A-9022(C)"
     return (
         ("ESO OBS DID", "ESO-VLT-DIC.OBS-2.0", "OBS Dictionary"),
         ("ESO OBS ID", 200000000 + e.number // 100 if e.category == "SCIENCE" else -1, "Observation block ID"),
         ("ESO OBS NAME", e.block, "OB name"),
         ("ESO OBS NTPL", 1, "Number of templates within OB"),
         ("ESO OBS PI-COI NAME", "UNKNOWN", "PI-COI name"),
-        ("ESO OBS PROG ID", "60.A-9100(G)" if e.category == "SCIENCE" else "60.A-9022(C)", "ESO program identification"),
+        ("ESO OBS PROG ID", programme, "ESO program identification"),
         ("ESO OBS START", f"{e.template_start - timedelta(seconds=12):%Y-%m-%dT%H:%M:%S}", "OB start time"),
         ("ESO OBS TARG NAME", e.target, "OB target name"),
         ("ESO OBS TPLNO", 1, "Template number within OB"),
@@ -213,8 +219,8 @@ def _telescope(e: Exposure) -> tuple[Card, ...]:
         ("ESO TEL GEOLAT", LATITUDE, "[deg] Tel geo latitute (+=North)"),
         ("ESO TEL GEOLON", LONGITUDE, "[deg] Tel geo longitude (+=East)"),
         ("ESO TEL IA FWHM", e.pointing.seeing, "[arcsec] Delivered seeing corrected by airmass"),
-        ("ESO TEL PARANG END", 0.0, "[deg] Parallactic angle at end"),
-        ("ESO TEL PARANG START", 0.0, "[deg] Parallactic angle at start"),
+        ("ESO TEL PARANG END", round(parallactic_angle(e.pointing, end), 3), "[deg] Parallactic angle at end"),
+        ("ESO TEL PARANG START", round(parallactic_angle(e.pointing, e.start), 3), "[deg] Parallactic angle at start"),
     )
 
 

@@ -15,7 +15,8 @@ from recipes.muse import DETECTOR, Detector
 from recipes.simulator.chip import draw_chip, read_out
 from recipes.simulator.headers import Exposure, extension_header, extension_index, primary_header
 from recipes.simulator.scenes import render
-from recipes.simulator.schedule import Sequence, night_exposures
+from recipes.simulator.schedule import Sequence as Sequence
+from recipes.simulator.schedule import night_exposures
 from recipes.simulator.seeds import Stream, stream
 
 BLOCK = 2880  # bytes; a FITS unit is padded to a multiple of it
@@ -85,7 +86,7 @@ def write_night(plan: NightPlan, folder: Path, *, workers: int = 1) -> Iterator[
         if workers > 1:
             pool = stack.enter_context(ProcessPoolExecutor(workers))
             stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-            done: Iterator[None] = pool.map(_write_channel, *zip(*jobs, strict=True))
+            done: Iterator[int] = pool.map(_write_channel, *zip(*jobs, strict=True))
         else:
             done = (_write_channel(*job) for job in jobs)
         for exposures in templates.values():
@@ -95,23 +96,19 @@ def write_night(plan: NightPlan, folder: Path, *, workers: int = 1) -> Iterator[
                 yield _finish(plan, exposure, folder)
 
 
-def _write_channel(plan: NightPlan, exposures: Iterable[Exposure], channel: int, folder: Path) -> None:
-    """Write one channel into the frames of a template, each at its place in the file."""
+def _write_channel(plan: NightPlan, exposures: Iterable[Exposure], channel: int, folder: Path) -> int:
+    """Write one channel into the frames of a template, each at its place in the file; return the channel."""
     chip = draw_chip(plan.seed, channel, plan.detector)
     for exposure in exposures:
         rate = render(exposure.scene, plan.seed, channel, plan.detector) if exposure.scene else None
-        readout = read_out(
-            chip, rate, exposure.exptime, plan.frame_stream(exposure, channel), brightness=exposure.brightness
-        )
+        readout = read_out(chip, rate, exposure.exptime, plan.frame_stream(exposure, channel))
         unit = _header_bytes(extension_header(chip, exposure)) + readout.pixels.tobytes()
-        place = _header_size(primary_header(exposure)) + _rank(plan, channel) * (len(unit) + _padding(len(unit)))
-        handle = os.open(_part(exposure, folder), os.O_WRONLY | os.O_CREAT, 0o644)
-        try:
-            with os.fdopen(handle, "wb", closefd=False) as file:
-                file.seek(place)
-                file.write(unit + bytes(_padding(len(unit))))
-        finally:
-            os.close(handle)
+        place = len(_header_bytes(primary_header(exposure))) + _rank(plan, channel) * (len(unit) + _padding(len(unit)))
+        # Other channels write to the same file at the same time, so it is created by whoever comes first.
+        with os.fdopen(os.open(_part(exposure, folder), os.O_WRONLY | os.O_CREAT, 0o644), "wb") as file:
+            file.seek(place)
+            file.write(unit + bytes(_padding(len(unit))))
+    return channel
 
 
 def _rank(plan: NightPlan, channel: int) -> int:
@@ -146,11 +143,8 @@ def _part(exposure: Exposure, folder: Path) -> Path:
 
 
 def _header_bytes(header: fits.Header) -> bytes:
-    return header.tostring().encode("ascii")
-
-
-def _header_size(header: fits.Header) -> int:
-    return len(header.tostring())
+    text: str = header.tostring()
+    return text.encode("ascii")
 
 
 def _padding(size: int) -> int:

@@ -89,10 +89,16 @@ class Slice:
 
     def wavelength_coefficients(self) -> Real:
         """Return coefficients c[i, j] of x**i y**j, as WAVECAL_TABLE has them; shape (3, 4)."""
-        along, tilt = self.along.coef, np.pad(self.tilt.coef, (0, 4 - len(self.tilt.coef)))
-        along = np.pad(along, (0, 4 - len(along)))
+        along, tilt = coefficients(self.along), coefficients(self.tilt)
         bow, m = np.array([self.bow, 0, 0, 0]), self.middle
         return np.array([along - m * tilt + m * m * bow, tilt - 2 * m * bow, bow])
+
+
+def coefficients(polynomial: Polynomial) -> Real:
+    """Return the coefficients of y**0..3."""
+    result = np.zeros(4)
+    result[: len(polynomial.coef)] = polynomial.coef
+    return result
 
 
 def lsf_fwhm(wavelength: Real) -> Real:
@@ -119,9 +125,7 @@ def draw_slices(seed: int, channel: int, detector: Detector = DETECTOR) -> tuple
     centre = first + np.concatenate([[0], np.cumsum(gap + (width[1:] + width[:-1]) / 2)])
     shift, lean = rng.normal(0, 4), rng.normal(4.4e-4, 1.5e-4)  # Angstrom of the channel; radian, QC TRACE SLICE_L TILT
     scatter = rng.normal(0, 1, (SLICES, 6))
-    slices = [
-        _slice(k, centre[k], width[k], float(r[k]), shift, lean, scatter[k]) for k in range(SLICES)
-    ]
+    slices = [_slice(k, centre[k], width[k], float(r[k]), shift, lean, scatter[k]) for k in range(SLICES)]
     count = fitting_slices(detector)
     if detector == DETECTOR:
         return tuple(slices)
@@ -136,7 +140,7 @@ def _slice(k: int, centre: float, width: float, r: float, shift: float, lean: fl
     stagger = STAGGER[k % 3]
     y = Polynomial([0, 1])
     v = (y - 2056.5) / 2055.5
-    distorted = (y - 2056.5 + stagger / DISPERSION) / 2055.5  # distortion is about the optical axis of the staggered row
+    distorted = (y - 2056.5 + stagger / DISPERSION) / 2055.5  # about the optical axis of the staggered row
     swell = 1 + BARREL[0] * distorted**2 + BARREL[1] * distorted**3
 
     def edge(x: float) -> Polynomial:

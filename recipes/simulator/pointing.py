@@ -53,6 +53,14 @@ def airmass(pointing: Pointing, time: datetime) -> float:
     return float(secant - 0.0018167 * s - 0.002875 * s**2 - 0.0008083 * s**3)
 
 
+def parallactic_angle(pointing: Pointing, time: datetime) -> float:
+    """Return the position angle of the zenith, from north through east, degrees."""
+    hour_angle = np.radians(sidereal_time(time) * 15 - pointing.ra)
+    latitude, dec = np.radians(LATITUDE), np.radians(pointing.dec)
+    below = np.tan(latitude) * np.cos(dec) - np.sin(dec) * np.cos(hour_angle)
+    return float(np.degrees(np.arctan2(np.sin(hour_angle), below)))
+
+
 def zenith(time: datetime) -> Pointing:
     """Return the direction of the zenith, where the telescope stands for calibrations."""
     return Pointing(ra=sidereal_time(time) * 15, dec=LATITUDE, rotator_mode="STAT")

@@ -15,14 +15,16 @@ from recipes.muse import DETECTOR, Detector, Lamp
 from recipes.simulator.chip import draw_pixel_flat
 from recipes.simulator.lines import lines_of
 from recipes.simulator.optics import EDGE_SIGMA, Real, Slice, draw_slices
-from recipes.simulator.spectra import GRID, LAMP_KNOTS, Spectrum, blue_filter, blurred_lines, smooth_curve
+from recipes.simulator.spectra import GRID, Spectrum, blue_filter, blurred_lines, lamp_curve
 
 LAMP_RATE = 37500.0  # electrons a second and pixel at the middle of a mean slice; QC FLAT MASTER SLICEj MEAN
-LAMP_TINT = 0.01  # rms by which single lamp frames differ in brightness
 
 
 class Scene(Protocol):
-    """Light on the slices of any channel."""
+    """Light on the slices of any channel; a value, so that its image can be kept for the next frame."""
+
+    def __hash__(self) -> int:
+        """Scenes that are equal shine alike."""
 
     def light(self, channel: int, which: Slice, position: Real, wavelength: Real) -> NDArray[np.float32] | None:
         """Return electrons a second and pixel inside a slice, or None if the slice stays dark.
@@ -67,7 +69,7 @@ def calibration_unit(which: Slice, position: Real) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=4)
 def _lamp_spectrum(mode: str) -> Spectrum:
-    return Spectrum((LAMP_RATE * smooth_curve(LAMP_KNOTS) * blue_filter(mode)).astype(np.float32))
+    return Spectrum((LAMP_RATE * lamp_curve(mode)).astype(np.float32))
 
 
 @lru_cache(maxsize=256)
@@ -80,9 +82,7 @@ def arc_spectrum(lamps: tuple[Lamp, ...], mode: str, blur: float) -> Spectrum:
 
 
 @lru_cache(maxsize=1)  # frames of one scene follow each other; an image of a full channel takes 67 MB
-def render(
-    scene: Scene, seed: int, channel: int, detector: Detector = DETECTOR
-) -> NDArray[np.float32]:
+def render(scene: Scene, seed: int, channel: int, detector: Detector = DETECTOR) -> NDArray[np.float32]:
     """Return electrons a second of every trimmed pixel of a channel, shape (rows, columns)."""
     rows, columns = detector.shape
     image = np.zeros((rows, columns), dtype=np.float32)
@@ -102,7 +102,7 @@ def render(
 
 
 def _transmission(x: Real, left: Real, right: Real, throughput: float) -> NDArray[np.float32]:
-    """Return the throughput of a slice with its blurred edges; only the columns near an edge need the error function."""
+    """Return the throughput of a slice with its blurred edges; only columns near an edge need the error function."""
     result = np.full((left.shape[0], x.shape[1]), throughput, dtype=np.float32)
     reach = 6 * EDGE_SIGMA + 1
     for edge, sign in ((left, 1), (right, -1)):

@@ -8,13 +8,19 @@ from functools import partial
 from types import MappingProxyType
 
 from recipes.muse import ARC_LAMPS, Lamp
+from recipes.simulator.celestial import MASK_ZERO, NightSky, Pinholes, Twilight
 from recipes.simulator.headers import Exposure
 from recipes.simulator.lines import ARC_EXPTIME
-from recipes.simulator.pointing import zenith
+from recipes.simulator.pointing import Pointing, airmass, parallactic_angle, zenith
 from recipes.simulator.scenes import Arc, Continuum
+from recipes.simulator.stars import FIELDS, STANDARDS, Star, Target, field_stars, highest
 
 CONTINUUM_LAMPS = (Lamp.CONTINUUM_BLUE, Lamp.CONTINUUM_RED)
 FLAT_EXPTIME = 1.155  # s; real flats
+SKYFLAT_EXPTIMES = (7.63, 9.47, 11.46, 14.36)  # s; real ones, longer as the sky darkens
+SEEING = 0.8  # arcsec
+MASK_STEP = 0.0125  # mm; 80 steps carry a row of holes over every slice once at least
+STANDARD_PLACE = (8.0, -5.5)  # field pixels; the middle of channel 12, so that few channels hold the whole star
 
 
 class Sequence(StrEnum):
@@ -78,6 +84,62 @@ def _arc(exposure: Exposure) -> Exposure:
     return replace(exposure, lamps=(lamp,), scene=Arc((lamp,), exposure.mode))
 
 
+def _twilight(exposure: Exposure) -> Exposure:
+    return replace(exposure, scene=Twilight(exposure.mode, exposure.exptime))
+
+
+def _mask(exposure: Exposure) -> Exposure:
+    stage = round(MASK_ZERO + (exposure.index - 40) * MASK_STEP, 4)
+    lamps = (Lamp.NEON, Lamp.MERCURY_CADMIUM)
+    return replace(
+        exposure,
+        lamps=lamps,
+        scene=Pinholes(lamps, exposure.mode, stage),
+        mask="MultiP",
+        mask_position=stage,
+        pointing=replace(exposure.pointing, position_angle=90.0),
+    )
+
+
+def _standard(exposure: Exposure) -> Exposure:
+    star = highest(STANDARDS, exposure.start)
+    stars = (Star(magnitude=star.magnitude, temperature=star.temperature),)
+    return _on_sky(exposure, star, stars, STANDARD_PLACE)
+
+
+def _astrometry(exposure: Exposure) -> Exposure:
+    field = highest(FIELDS, exposure.start)
+    return _on_sky(exposure, field, field_stars(field))
+
+
+def _science(exposure: Exposure) -> Exposure:
+    overhead = zenith(exposure.start)
+    target = Target(name=exposure.target, ra=(overhead.ra + 5) % 360, dec=-30.0)
+    return _on_sky(exposure, target, (Star(magnitude=16.0, temperature=4800.0, x=-30.0, y=-4.0),))
+
+
+def _empty_sky(exposure: Exposure) -> Exposure:
+    overhead = zenith(exposure.start)
+    return _on_sky(exposure, Target(name=exposure.target, ra=(overhead.ra + 5) % 360, dec=-31.0), ())
+
+
+def _on_sky(
+    exposure: Exposure, target: Target, stars: tuple[Star, ...], middle: tuple[float, float] = (0.0, 0.0)
+) -> Exposure:
+    pointing = Pointing(ra=target.ra, dec=target.dec, seeing=SEEING)
+    centre = exposure.start + timedelta(seconds=exposure.exptime / 2)
+    scene = NightSky(
+        mode=exposure.mode,
+        airmass=airmass(pointing, centre),
+        parallactic_angle=parallactic_angle(pointing, centre),
+        seeing=SEEING,
+        stars=stars,
+        middle=middle,
+    )
+    named = target.name if exposure.target == exposure.type else exposure.target
+    return replace(exposure, pointing=pointing, scene=scene, target=named)
+
+
 def _at(hours: int, minutes: int, seconds: int = 0) -> timedelta:
     return timedelta(hours=hours, minutes=minutes, seconds=seconds)
 
@@ -101,6 +163,40 @@ TEMPLATES: Mapping[int, Template] = MappingProxyType(
         13: _calibration(
             sequence=Sequence.DARK, starts=_at(38, 0, 0), type="DARK", template="MUSE_cal_dark", stem="MUSE_CAL_DARK",
             block="DARKS_S_5x1800s", exptimes=(1800.0,) * 5, cadence=69, setting=_closed,
+        ),
+        14: _calibration(
+            sequence=Sequence.SKYFLAT, starts=_at(22, 4, 55), type="FLAT,SKY", template="MUSE_WFM_cal_twilight",
+            stem="MUSE_WFM_SKYFLAT", block="Twilight-N", exptimes=SKYFLAT_EXPTIMES, cadence=70, setting=_twilight,
+        ),
+        **{
+            number: _calibration(
+                sequence=Sequence.ILLUM, starts=starts, type="FLAT,LAMP,ILLUM", template="MUSE_WFM_cal_illum",
+                stem="MUSE_WFM_ILLUM", block="muocal_wfm_illumination", exptimes=(FLAT_EXPTIME,), cadence=69,
+                setting=_lit,
+            )
+            for number, starts in ((15, _at(22, 12)), (16, _at(25, 24, 12)), (17, _at(33, 26)))
+        },
+        18: Template(
+            sequence=Sequence.OBJECT, starts=_at(25, 34, 8), category="SCIENCE", type="OBJECT",
+            template="MUSE_WFM_obs_genericoffset", stem="MUSE_WFM_OBS", block="blank field", target="blank field",
+            exptimes=(300.0,) * 2, cadence=70, setting=_science,
+        ),
+        19: Template(
+            sequence=Sequence.SKY, starts=_at(25, 47), category="SCIENCE", type="SKY",
+            template="MUSE_WFM_obs_genericoffset", stem="MUSE_WFM_OBS", block="blank field", target="blank field",
+            exptimes=(120.0,), cadence=70, setting=_empty_sky,
+        ),
+        20: _calibration(
+            sequence=Sequence.ASTROMETRY, starts=_at(27, 0), type="ASTROMETRY", template="MUSE_WFM_cal_astrom",
+            stem="MUSE_WFM_ASTROMETRY", block="Astrometry", exptimes=(30.0,), cadence=70, setting=_astrometry,
+        ),
+        21: _calibration(
+            sequence=Sequence.STD, starts=_at(33, 31, 18), type="STD", template="MUSE_WFM_cal_std",
+            stem="MUSE_WFM_STD", block="STD", exptimes=(120.0,), cadence=70, setting=_standard,
+        ),
+        22: _calibration(
+            sequence=Sequence.MASK, starts=_at(41, 0), type="WAVE,MASK", template="MUSE_WFM_cal_geometry",
+            stem="MUSE_WFM_MASK", exptimes=(30.0,) * 80, cadence=75, setting=_mask,
         ),
     }
 )  # fmt: skip

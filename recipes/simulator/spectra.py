@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ EFFICIENCY_KNOTS = (
 )  # fmt: skip
 CUT_OFF = 4735.0  # Angstrom, half-transmission of the blue filter of the nominal range; none in the extended one
 CUT_OFF_WIDTH = 6.0  # Angstrom
+STRAY = 0.06  # of the continuum lamps' light reaches the rows below the cut-off: real slices can be traced that far
 
 
 def smooth_curve(knots: Sequence[tuple[float, float]]) -> Real:
@@ -44,6 +44,11 @@ def blue_filter(mode: str) -> Real:
         return np.ones_like(GRID)
     result: Real = 0.5 * (1 + erf((GRID - CUT_OFF) / CUT_OFF_WIDTH))
     return np.where(result > 1e-6, result, 0.0)
+
+
+def lamp_curve(mode: str) -> Real:
+    """Return the signal of both continuum lamps on the grid, 1 near 6900 Angstrom."""
+    return smooth_curve(LAMP_KNOTS) * (STRAY + (1 - STRAY) * blue_filter(mode))
 
 
 def blurred_lines(wavelengths: Real, strengths: Real, blur: float) -> NDArray[np.float32]:
@@ -90,8 +95,3 @@ class Spectrum:
         low = self.values[index]
         result: NDArray[np.float32] = low + (self.values[index + 1] - low) * place
         return result
-
-
-def scaled_to_mean(values: NDArray[np.floating[Any]], mean: float) -> NDArray[np.float32]:
-    """Return values scaled so that their mean over the grid is ``mean``."""
-    return (values * (mean / values.mean())).astype(np.float32)

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recipes.muse import Quadrant, extension_name
-from recipes.simulator.chip import Pixels, draw_chip, draw_cosmic_rays, draw_pixel_flat
 from recipes.simulator.chip import READOUT as READOUT_SECONDS
+from recipes.simulator.chip import Pixels, draw_chip, draw_cosmic_rays, draw_pixel_flat
 from recipes.simulator.night import NightPlan
-from recipes.simulator.optics import Real, draw_slices
+from recipes.simulator.optics import Real, coefficients, draw_slices
 
 FOLDER = "truth"
 
@@ -74,7 +74,7 @@ class Truth:
             dark=np.array(chip.dark),
             column_bias=np.array([d[::-1] if q.is_upper else d for q, d in zip(Quadrant, down, strict=True)]),
             residual_bias=np.array([chip.residual_bias(quadrant) for quadrant in Quadrant]),
-            traces=np.array([[_cubic(s.centre.coef), _cubic(s.left.coef), _cubic(s.right.coef)] for s in slices]),
+            traces=np.array([[coefficients(s.centre), coefficients(s.left), coefficients(s.right)] for s in slices]),
             wavelengths=np.array([s.wavelength_coefficients() for s in slices]),
             hot=chip.hot,
             insensitive=chip.insensitive,
@@ -98,10 +98,6 @@ class Truth:
         """Return air wavelengths in Angstrom of positions (from 1) in a slice (from 1)."""
         result: Real = np.polynomial.polynomial.polyval2d(x, y, self.wavelengths[slice_number - 1])
         return result
-
-
-def _cubic(coefficients: Real) -> Real:
-    return np.pad(coefficients, (0, 4 - len(coefficients)))
 
 
 def truth_file(folder: Path, channel: int) -> Path:
@@ -130,13 +126,11 @@ def write_truth(plan: NightPlan, folder: Path) -> Path:
 def read_truth(folder: Path, channel: int) -> Truth:
     """Return the truth of a channel, from the folder that ``write_truth`` was given."""
     with np.load(truth_file(folder, channel)) as arrays:
-        plain = ("level", "gain", "read_noise", "dark", "column_bias", "residual_bias", "traces", "wavelengths", "flat")
-        return Truth(
-            channel=int(arrays["channel"]),
-            **{name: arrays[name] for name in plain},
-            **{name: _unpacked(name, arrays) for name in ("hot", "insensitive", "bad")},
-            cosmic_rays={str(name): _unpacked(str(name), arrays) for name in arrays["frames"]},
-        )
+        values: dict[str, Any] = {name: arrays[name] for name in arrays if "/" not in name and name != "frames"}
+        values |= {name: _unpacked(name, arrays) for name in ("hot", "insensitive", "bad")}
+        values["channel"] = int(values["channel"])
+        values["cosmic_rays"] = {str(name): _unpacked(str(name), arrays) for name in arrays["frames"]}
+        return Truth(**values)
 
 
 def _packed(name: str, pixels: Pixels) -> dict[str, NDArray[Any]]:
@@ -144,6 +138,4 @@ def _packed(name: str, pixels: Pixels) -> dict[str, NDArray[Any]]:
 
 
 def _unpacked(name: str, arrays: Any) -> Pixels:  # noqa: ANN401 - numpy's archive has no public type
-    return Pixels(
-        rows=arrays[f"{name}/rows"], columns=arrays[f"{name}/columns"], values=arrays[f"{name}/values"]
-    )
+    return Pixels(rows=arrays[f"{name}/rows"], columns=arrays[f"{name}/columns"], values=arrays[f"{name}/values"])
