@@ -9,7 +9,7 @@ DEBIAN_REFEREE := esorex cpl-plugin-muse
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fast check lint types layers referee benchmark clean
+.PHONY: help demo test fast check lint types layers referee benchmark docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ referee: $(VENV)/installed  ## compare with ESO's own recipes; installs their De
 
 benchmark: $(VENV)/installed  ## CPU seconds and memory of each recipe, beside ESO's
 	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/installed  ## write the pages that are made from the code
+	$(BIN)/python tests/command_reference.py > docs/command-line.md
 
 clean:  ## remove the demonstration and what tools left
 	rm -rf $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -24,7 +24,9 @@ Identifiers = Annotated[
         help="F12 frame, G3 group, S7 step, P5 product, A9 arrival; or 'step 7', a product name, a DP id, a file.",
     ),
 ]
-NightOption = Annotated[datetime | None, typer.Option("--night", formats=["%Y-%m-%d"], help="Only this night.")]
+NightOption = Annotated[
+    datetime | None, typer.Option("--night", metavar="DATE", formats=["%Y-%m-%d"], help="Only this night.")
+]
 
 
 def day(night: datetime | None) -> date | None:

@@ -69,7 +69,7 @@ def requeue(
     given = _give(
         give, identifiers, _filter(night, step, state, channels), settings_file=settings_file, dry_run=dry_run
     )
-    _tell("queued again", given, dry_run=dry_run, as_json=as_json)
+    _tell("requeued", given, dry_run=dry_run, as_json=as_json)
 
 
 @answering
@@ -243,11 +243,10 @@ def _release_files(
 
 def _tell(done: str, records: list[dict[str, Any]], *, dry_run: bool, as_json: bool) -> None:
     if as_json:
-        print_json({"done": done, "dry_run": dry_run, "rows": records})
+        print_json({"order": done, "dry_run": dry_run, "rows": records})
         return
     for record in records:
-        what = record.get("name") or Path(record["path"]).name
-        outcome = f"would be {done}; it is" if dry_run else f"{done}; it is now"
-        print_table(f"{record['id']} {what}: {outcome} {record['state']}.")
+        what = f"{record['id']} {record.get('name') or Path(record['path']).name}"
+        print_table(f"{what} would be {done}." if dry_run else f"{what} was {done}; it is {record['state']} now.")
     if not records:
         print_table("Nothing meets that; nothing was done.")

@@ -103,16 +103,14 @@ def products_page(records: Sequence[Record]) -> list[RenderableType]:
             record["id"],
             record["name"],
             record["catg"],
-            record["certification"],
-            record["score"],
             channels_text(record["channels"]),
-            size_text(record["size"]),
+            record["certification"] + (f", {record['score']}" if record["score"] else ""),
             record["step"] or "static",
         )
         for record in records
     ]
-    columns = ("id", "name", "category", "certified", "score", "channels", "size", "from")
-    return [table("", columns, rows, right=("size",), unbroken=("name", "size"))]
+    columns = ("id", "name", "category", "channels", "certification", "from")
+    return [table("", columns, rows, unbroken=("name", "category"))]
 
 
 _TITLE = {"F": "Frame", "G": "Group", "S": "Step", "P": "Product", "A": "Arrival"}

@@ -13,12 +13,15 @@ from recipes.muse import CHANNELS
 
 if TYPE_CHECKING:
     from recipes.simulator.schedule import Sequence
+    from tasks.settings import Settings
 
 Channels = Annotated[str, typer.Option("--channels", metavar="LIST", help="Channels, for instance 1,12 or 1-24.")]
 Night = Annotated[
-    datetime, typer.Option("--night", formats=["%Y-%m-%d"], help="Night, by the date on which it begins.")
+    datetime,
+    typer.Option("--night", metavar="DATE", formats=["%Y-%m-%d"], help="Night, by the date on which it begins."),
 ]
-Seed = Annotated[int, typer.Option(help="The same seed makes the same frames.")]
+LogJson = Annotated[bool, typer.Option("--json", help="Log JSON lines, whatever log.format says.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="The same seed makes the same frames.")]
 
 
 def parse_channels(text: str) -> tuple[int, ...]:
@@ -60,48 +63,59 @@ def parse_sequences(text: str) -> tuple["Sequence", ...]:
 
 
 @answering
-def run(*, settings_file: SettingsFile = None) -> None:
+def run(*, as_json: LogJson = False, settings_file: SettingsFile = None) -> None:
     """Run watcher, worker and (where no broker URL is set) an embedded Redis, until a signal stops them."""
     from daemon.supervisor import run as run_all
-    from tasks.settings import load_settings
 
-    raise typer.Exit(run_all(load_settings(settings_file)))
+    raise typer.Exit(run_all(_settings(settings_file, as_json=as_json)))
 
 
 @answering
-def watch(*, settings_file: SettingsFile = None) -> None:
+def watch(*, as_json: LogJson = False, settings_file: SettingsFile = None) -> None:
     """Watch the incoming folder: take in what arrives, plan, queue."""
     from daemon.processes import stop_on_signal
     from daemon.watcher import watch as watch_folder
-    from tasks.settings import load_settings
 
-    watch_folder(load_settings(settings_file), stop=stop_on_signal())
+    watch_folder(_settings(settings_file, as_json=as_json), stop=stop_on_signal())
 
 
 @answering
-def worker(*, settings_file: SettingsFile = None) -> None:
+def worker(*, as_json: LogJson = False, settings_file: SettingsFile = None) -> None:
     """Work off the queue: one part (channel of a step) at a time in each process."""
     from daemon.worker import work
-    from tasks.settings import load_settings
 
-    raise typer.Exit(work(load_settings(settings_file)))
+    raise typer.Exit(work(_settings(settings_file, as_json=as_json)))
+
+
+def _settings(settings_file: Path | None, *, as_json: bool) -> "Settings":
+    from tasks.settings import LogFormat, load_settings
+
+    settings = load_settings(settings_file)
+    if not as_json:
+        return settings
+    return settings.model_copy(update={"log": settings.log.model_copy(update={"format": LogFormat.JSON})})
 
 
 @answering
 def simulate(
-    folder: Annotated[Path, typer.Argument(help="Where the frames go; made if need be.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the frames go; made if need be.")],
     *,
     night: Night = datetime(2026, 6, 17),  # noqa: DTZ001 - a date; the option has no time of day
     channels: Channels = "1,12",
     sequences: Annotated[
-        str, typer.Option(metavar="LIST", help="Sequences, for instance BIAS,FLAT; all if not given.")
+        str,
+        typer.Option(metavar="LIST", help="Sequences, for instance BIAS,FLAT; those of a usual night if not given."),
     ] = "",
     seed: Seed = 1,
-    mode: Annotated[str, typer.Option(help="INS.MODE of the night.")] = "WFM-NOAO-N",
+    mode: Annotated[str, typer.Option(metavar="MODE", help="INS.MODE of the night.")] = "WFM-NOAO-N",
     compressed: Annotated[bool, typer.Option(help="Write .fits.fz instead of .fits.")] = False,
-    truth: Annotated[Path | None, typer.Option(help="Folder for the truth behind the frames.")] = None,
-    statics: Annotated[Path | None, typer.Option(help="Folder for the static calibrations that go with them.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    truth: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder for the truth behind the frames.")
+    ] = None,
+    statics: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder for the static calibrations that go with them.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Processes.")] = 1,
     as_json: AsJson = False,
     settings_file: SettingsFile = None,  # noqa: ARG001 - every command takes it, so that scripts need not know which
 ) -> None:
@@ -139,7 +153,10 @@ def simulate(
 @answering
 def demo(
     folder: Annotated[
-        Path, typer.Argument(help="Where everything goes; what an earlier demo left there is removed first.")
+        Path,
+        typer.Argument(
+            metavar="[FOLDER]", help="Where everything goes; what an earlier demo left there is removed first."
+        ),
     ] = Path("demo"),
     *,
     channels: Channels = "1,12",

@@ -52,7 +52,9 @@ def night(
 @answering
 def queue(
     *,
-    state: Annotated[list[str] | None, typer.Option(help="Only steps in this state; may be repeated.")] = None,
+    state: Annotated[
+        list[str] | None, typer.Option(metavar="STATE", help="Only steps in this state; may be repeated.")
+    ] = None,
     night: NightOption = None,
     as_json: AsJson = False,
     settings_file: SettingsFile = None,
