@@ -92,6 +92,14 @@ def test_compressed_frames_hold_the_same_pixels(night: Path, tmp_path: Path) -> 
         assert np.array_equal(pixels(path, 1), pixels(night / path.stem, 1))
 
 
+def test_a_stopped_run_leaves_nothing_behind_in_the_next(night: Path, tmp_path: Path) -> None:
+    plan = replace(PLAN, channels=(1,), sequences=(Sequence.ARC,))
+    name = plan.exposures[0].archive_name
+    (tmp_path / f"{name}.part").write_bytes(bytes(10_000_000))
+    path = next(write_night(plan, tmp_path))
+    assert path.stat().st_size < (night / name).stat().st_size
+
+
 def test_frames_come_in_order_of_time_under_names_of_their_own(night: Path) -> None:
     starts = [exposure.start for exposure in PLAN.exposures]
     assert starts == sorted(starts)

@@ -81,6 +81,7 @@ def write_night(plan: NightPlan, folder: Path, *, workers: int = 1) -> Iterator[
     templates: dict[int, list[Exposure]] = {}
     for exposure in plan.exposures:
         templates.setdefault(exposure.template_number, []).append(exposure)
+        _part(exposure, folder).unlink(missing_ok=True)  # of a run that was stopped
     jobs = [(plan, exposures, channel, folder) for exposures in templates.values() for channel in plan.channels]
     with ExitStack() as stack:
         if workers > 1:
@@ -132,7 +133,7 @@ def _finish(plan: NightPlan, exposure: Exposure, folder: Path) -> Path:
 
 
 def _compress(source: Path, target: Path) -> None:
-    with fits.open(source, do_not_scale_image_data=False, uint=True) as units:
+    with fits.open(source) as units:
         packed = [fits.PrimaryHDU(header=units[0].header)]
         packed += [fits.CompImageHDU(unit.data, unit.header, compression_type="RICE_1") for unit in units[1:]]
         fits.HDUList(packed).writeto(target)
