@@ -170,8 +170,7 @@ def _products(
 
 def products_where(session: Session, condition: ColumnElement[bool]) -> dict[int, ProductView]:
     """Return the products that meet a condition on Product and the Step that made them, by their id."""
-    rows = session.execute(_PRODUCTS.where(condition)).tuples()
-    return {product.id: _product(product, *made_by) for product, *made_by in rows}
+    return {row[0].id: _product(*row) for row in session.execute(_PRODUCTS.where(condition))}
 
 
 _later = aliased(Step)

@@ -1,0 +1,180 @@
+"""A small registry world: frames arrive, the planner plans, and every queued step is done at once."""
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from archive.inspection import Extension, Inspection
+from archive.models import Frame, Group, Product, Step
+from archive.night import mjd_of
+from archive.registry import Registry
+from archive.states import Certification, PartState, StepState, check_move, move
+from recipes.muse import extension_name
+from recipes.recipe import Value
+from tasks.advance import Advanced, advance
+from tasks.cascade import RULES, STEPS_BY_NAME, Tag
+from tasks.classify import classify
+from tasks.decisions import Decision
+from tasks.intake import enter
+from tasks.plan import plan
+from tasks.settings import Settings
+from tasks.survey import survey
+
+MORNING = datetime(2026, 6, 17, 10, 40, 27, tzinfo=UTC)
+TYPES = {rule.tag: rule.type for rule in RULES if rule.type}
+EXPTIMES = {Tag.DARK: 1800.0, Tag.BIAS: 0.0}
+
+
+def header(
+    tag: Tag, start: datetime, number: int, of: int = 3, cards: Mapping[str, Value] = MappingProxyType({})
+) -> dict[str, Value]:
+    """The primary header of one exposure of a template that starts then."""
+    begin = start + timedelta(minutes=number)
+    return {
+        "INSTRUME": "MUSE",
+        "ARCFILE": f"MUSE.{begin:%Y-%m-%dT%H:%M:%S}.000.fits",
+        "MJD-OBS": mjd_of(begin),
+        "DATE-OBS": f"{begin:%Y-%m-%dT%H:%M:%S}",
+        "EXPTIME": EXPTIMES.get(tag, 1.155),
+        "ESO DPR CATG": "CALIB",
+        "ESO DPR TYPE": TYPES[tag],
+        "ESO DPR TECH": "IFU",
+        "ESO TPL START": f"{start:%Y-%m-%dT%H:%M:%S}",
+        "ESO TPL NEXP": of,
+        "ESO TPL EXPNO": number,
+        "ESO INS MODE": "WFM-NOAO-N",
+        "ESO DET READ CURID": 1,
+        "ESO DET READ CURNAME": "SCI1.0",
+        **cards,
+    }
+
+
+class World:
+    """One registry and a clock.
+
+    Parameters
+    ----------
+    folder : Path
+    tables : Path
+        A registry without rows, to be copied.
+    **sections
+        Settings that differ from the defaults.
+    """
+
+    def __init__(self, folder: Path, tables: Path, **sections: Any) -> None:  # noqa: ANN401 - what pydantic takes
+        folder.mkdir(parents=True, exist_ok=True)
+        path = shutil.copy(tables, folder / "registry.sqlite")
+        self.registry = Registry(f"sqlite:///{path}")
+        self.settings = Settings(**sections)
+        self.now = MORNING
+
+    def arrive(
+        self, tag: Tag, start: datetime, number: int, of: int = 3, *, version: int = 1,
+        channels: tuple[int, ...] = (1, 12), cards: Mapping[str, Value] = MappingProxyType({}),
+    ) -> int:  # fmt: skip
+        """Let one frame come; another version of it has other content. Return its id."""
+        self.now += timedelta(seconds=1)
+        primary = header(tag, start, number, of, cards)
+        digest = hashlib.sha256(f"{primary['ARCFILE']} {tag} {version} {sorted(cards)}".encode()).hexdigest()
+        extensions = tuple(
+            Extension(name=extension_name(channel), live=True, compressed=False, shape=(8, 8)) for channel in channels
+        )
+        inspection = Inspection(digest, 1, ".fits", primary, extensions)
+        with self.registry.begin() as session:
+            grace = timedelta(minutes=self.settings.groups.grace_minutes)
+            return enter(session, inspection, classify(primary), Path(f"/kept/{digest}"), grace, self.now).id
+
+    def template(self, tag: Tag, start: datetime, of: int = 3) -> None:
+        """Let all the frames of a template come."""
+        for number in range(1, of + 1):
+            self.arrive(tag, start, number, of)
+
+    def plan(self) -> tuple[Decision, ...]:
+        """What the planner would do now."""
+        with self.registry.read() as session:
+            return plan(survey(session, self.settings), self.now)
+
+    def advance(self) -> Advanced:
+        """Plan and carry out; planning again must then find nothing to do."""
+        done = advance(self.registry, self.settings, self.now)
+        assert self.plan() == ()
+        return done
+
+    def work(self, *, fail: bool = False) -> int:
+        """End every queued step, as the workers would; return how many there were."""
+        self.now += timedelta(seconds=1)
+        with self.registry.begin() as session:
+            queued = session.scalars(select(Step).where(Step.state == StepState.QUEUED).order_by(Step.id)).all()
+            for step in queued:
+                move(step, StepState.RUNNING)
+                if fail:
+                    step.error, step.error_kind = "The lamp was off.", "data"
+                    move(step, StepState.FAILED)
+                else:
+                    self._finish(session, step)
+            return len(queued)
+
+    def _finish(self, session: Session, step: Step) -> None:
+        for part in step.parts:
+            move(part, PartState.RUNNING)
+            move(part, PartState.DONE)
+        frame = step.group.frames[0]
+        for number, catg in enumerate(STEPS_BY_NAME[step.name].makes):
+            session.add(
+                Product(
+                    step=step, catg=catg, name=f"{catg} of step {step.id}", dp_id=f"M.MUSE.{step.id}.{number}",
+                    path="", size=1, digest=hashlib.sha256(f"{catg} {step.id}".encode()).hexdigest(),
+                    night=step.group.night, mjd=step.group.mjd, setup=frame.setup, channels=[1, 12], created=self.now,
+                )
+            )  # fmt: skip
+        move(step, StepState.DONE)
+
+    def settle(self) -> None:
+        """Plan and work until nothing is left to do."""
+        for _ in range(50):
+            self.advance()
+            if not self.work():
+                return
+        raise AssertionError("the planner does not come to an end")
+
+    def judge(self, name: str, verdict: Certification) -> None:
+        """Certify or reject a product."""
+        with self.registry.begin() as session:
+            product = session.scalars(select(Product).where(Product.name == name)).one()
+            check_move(product.certification, verdict)
+            product.certification, product.reviewed = verdict, False
+
+    def steps(self, name: str) -> list[Step]:
+        """Every make of the steps of this name, with what hangs on them loaded."""
+        with self.registry.read() as session:
+            found = session.scalars(select(Step).where(Step.name == name).order_by(Step.id)).all()
+            for step in found:
+                _ = [(use.product, use.frame) for use in step.uses], step.parts, step.products, step.group
+            return list(found)
+
+    def used(self, step: Step, catg: str) -> str | None:
+        """Name of the product of this type that a step used."""
+        return next((use.product.name for use in step.uses if use.tag == catg and use.product), None)
+
+    def outcome(self) -> dict[str, Any]:
+        """What the archive holds in the end, without names and numbers that tell the order in which it was made."""
+        with self.registry.read() as session:
+            newest = select(func.max(Step.id)).group_by(Step.group_id, Step.name)
+            found: dict[str, Any] = {
+                f"{group.tag} {group.key}": (group.state, group.reason) for group in session.scalars(select(Group))
+            }
+            for step in session.scalars(select(Step).where(Step.id.in_(newest))):
+                made_from = {(use.tag, use.frame.digest) for use in step.uses if use.frame}
+                made_from |= {
+                    (use.tag, use.product.step.group.key) for use in step.uses if use.product and use.product.step
+                }
+                found[f"{step.name} {step.group.key}"] = (step.state, step.missing, step.warnings, made_from)
+            found["current frames"] = set(session.scalars(select(Frame.digest).where(Frame.superseded_by.is_(None))))
+            return found
