@@ -13,14 +13,17 @@ from sample_night import NIGHT, PRODUCT, add_night, name_of
 from sqlalchemy import select
 from typer.testing import CliRunner, Result
 
-from archive.models import Arrival, Step
+from archive.models import Arrival, Event, Step
 from archive.registry import Registry
-from archive.states import ArrivalState
+from archive.states import ArrivalState, StepState
 from daemon.cli.application import app
 from daemon.cli.errors import ExitCode, NotFoundError, UsageError
 from daemon.cli.identifiers import find, label, split
 from daemon.cli.output import channels_text, duration_text, size_text
 from daemon.cli.processes import parse_channels
+from recipes.muse import Detector
+from recipes.simulator.night import NightPlan, write_night
+from recipes.simulator.schedule import Sequence
 
 Musecal = Callable[..., Result]
 
@@ -210,6 +213,103 @@ def test_show_tells_a_step_with_parts_inputs_products_and_history(musecal: Musec
     page = musecal("show", "step", "1").stdout
     assert "step done" in page
     assert "All channels are reduced." in page
+
+
+@pytest.mark.usefixtures("night")
+@pytest.mark.parametrize("identifier", ["F1", "F6", "G1", "S1", "S2", "P1", "A10"])
+def test_why_answers_for_every_row(musecal: Musecal, identifier: str) -> None:
+    assert answer(musecal("why", identifier, "--json"))
+    assert musecal("why", identifier).stdout.strip()
+
+
+def test_why_answers_for_a_file_that_is_not_taken_in_yet(musecal: Musecal, tmp_path: Path) -> None:
+    plan = NightPlan(night=NIGHT, channels=(1,), sequences=(Sequence.BIAS,), detector=Detector(nx=64, ny=64))
+    whole, half = list(write_night(plan, tmp_path / "incoming"))[:2]
+    half.write_bytes(half.read_bytes()[:-2880])
+    told = " ".join(musecal("why", str(whole)).stdout.split())
+    assert "The registry does not know" in told
+    assert "It is BIAS." in told
+    assert "the watcher takes it in" in told
+    assert "cannot be taken in as it is" in " ".join(musecal("why", str(half)).stdout.split())
+    elsewhere = whole.rename(tmp_path / whole.name)
+    assert f"`musecal ingest {elsewhere}` takes it in." in answer(musecal("why", str(elsewhere), "--json"))["next"]
+
+
+def test_ingest_takes_files_in_and_why_knows_them(musecal: Musecal, tmp_path: Path) -> None:
+    plan = NightPlan(night=NIGHT, channels=(1,), sequences=(Sequence.BIAS,), detector=Detector(nx=64, ny=64))
+    frames = list(write_night(plan, tmp_path / "disk"))
+    (tmp_path / "disk" / "wreck.fits").write_bytes(b"not FITS" * 1000)
+    result = musecal("ingest", str(tmp_path / "disk"), "--json")
+    assert result.exit_code == ExitCode.NOT_IN_ORDER  # because of the wreck
+    states = [taken["state"] for taken in json.loads(result.stdout)]
+    assert (states.count("ingested"), states.count("quarantined")) == (len(frames), 1)
+    assert "is BIAS" in musecal("why", frames[0].name).stdout
+    assert musecal("verify").exit_code == ExitCode.DONE
+    [wreck] = answer(musecal("quarantine", "--json"))
+    [released] = answer(musecal("quarantine", "release", wreck["id"], "--why", "try again", "--json"))["rows"]
+    assert released["state"] == "released"
+    assert (tmp_path / "incoming" / "wreck.fits").exists()
+
+
+def test_verify_finds_what_was_altered(musecal: Musecal, tmp_path: Path) -> None:
+    plan = NightPlan(night=NIGHT, channels=(1,), sequences=(Sequence.BIAS,), detector=Detector(nx=64, ny=64))
+    frame = next(iter(write_night(plan, tmp_path / "disk")))
+    assert musecal("ingest", str(frame)).exit_code == ExitCode.DONE
+    path = Path(answer(musecal("show", frame.name, "--json"))["path"])
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    result = musecal("verify", "--json")
+    assert result.exit_code == ExitCode.NOT_IN_ORDER
+    assert [(finding["fault"], finding["path"]) for finding in json.loads(result.stdout)] == [("altered", str(path))]
+
+
+def test_a_step_is_held_released_cancelled_and_requeued(night: Registry, musecal: Musecal) -> None:
+    orders = ("hold", "held"), ("release", "waiting"), ("cancel", "cancelled"), ("requeue", "waiting")
+    for order, state in orders:
+        [row] = answer(musecal(order, "S2", "--why", f"to {order}", "--json"))["rows"]
+        assert (row["id"], row["state"]) == ("S2", state)
+    with night.read() as session:
+        events = session.scalars(select(Event).where(Event.subject == "step", Event.subject_id == 2)).all()
+    assert [event.why for event in events] == [f"to {order}" for order, _ in orders]
+
+
+def test_what_is_done_is_remade_as_a_new_step(night: Registry, musecal: Musecal) -> None:
+    [row] = answer(musecal("requeue", PRODUCT, "--why", "better overscan", "--json"))["rows"]
+    assert (row["name"], row["sequence"], row["state"]) == ("bias", 2, "waiting")
+    with night.read() as session:
+        assert session.get_one(Step, 1).state is StepState.DONE
+
+
+def test_a_dry_run_changes_nothing(night: Registry, musecal: Musecal) -> None:
+    assert "S1 bias would be requeued." in musecal("requeue", "--night", str(NIGHT), "--dry-run").stdout
+    with night.read() as session:
+        assert session.scalars(select(Step.state).order_by(Step.id)).all() == [StepState.DONE, StepState.WAITING]
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (("S1", "step", "2"), ["S1", "S2"]),
+        (("--state", "done,waiting"), ["S1", "S2"]),
+        (("--step", "bias"), ["S1"]),
+        (("--channel", "12"), ["S1"]),
+        (("--channel", "3"), []),
+        (("--night", "2026-06-16"), []),
+        (("--night", str(NIGHT), "--state", "waiting"), ["S2"]),
+        (("G1", "F4"), ["S1", "S2"]),
+        (("S1", "S2", "--state", "waiting"), ["S2"]),
+    ],
+)
+@pytest.mark.usefixtures("night")
+def test_steps_are_chosen_by_a_list_or_a_filter(musecal: Musecal, given: tuple[str, ...], meant: list[str]) -> None:
+    assert [row["id"] for row in answer(musecal("requeue", *given, "--dry-run", "--json"))["rows"]] == meant
+
+
+def test_an_order_is_carried_out_for_all_or_for_none(night: Registry, musecal: Musecal) -> None:
+    result = musecal("hold", "S2", "S1")
+    assert result.exit_code == ExitCode.REFUSED
+    with night.read() as session:
+        assert session.get_one(Step, 2).state is StepState.WAITING
 
 
 @pytest.mark.usefixtures("night")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import typer
-
 from command_reference import reference
+
 from daemon.cli.application import app
 from tasks.cascade import STEPS
 

@@ -98,17 +98,17 @@ def show(identifier: Identifiers, *, as_json: AsJson = False, settings_file: Set
 @answering
 def why(identifier: Identifiers, *, as_json: AsJson = False, settings_file: SettingsFile = None) -> None:
     """Explain a file, group, step or product: the rule, what is missing, what was turned down, what comes next."""
-    from daemon.cli.identifiers import find, split
+    from daemon.cli.answers import answer
+    from daemon.cli.identifiers import split
     from daemon.cli.opening import open_site
-    from tasks.why import explain
 
-    with open_site(settings_file) as site, site.registry.read() as session:
-        answers = [explain(session, find(session, text), site.settings) for text in split(identifier)]
+    with open_site(settings_file) as site:
+        answers = [answer(site, text) for text in split(identifier)]
     if as_json:
-        print_json(answers[0].record if len(answers) == 1 else [answer.record for answer in answers])
+        print_json(answers[0].record if len(answers) == 1 else [given.record for given in answers])
     else:
-        for answer in answers:
-            print_table(*answer.sentences)
+        for given in answers:
+            print_table(*given.sentences)
 
 
 @answering
