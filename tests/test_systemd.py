@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.app import KILL_AFTER, SHUTDOWN_SECONDS
+from daemon.supervisor import STOP_SECONDS
+from tasks.app import SHUTDOWN_SECONDS
 from tasks.settings import load_settings
 
 UNITS = Path(__file__).parent.parent / "systemd"
@@ -34,7 +35,9 @@ def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @needs_systemd
-@pytest.mark.parametrize("name", ["musecal-watch.service", "musecal-worker@.service", "musecal.target", "musecal.slice"])
+@pytest.mark.parametrize(
+    "name", ["musecal-watch.service", "musecal-worker@.service", "musecal.target", "musecal.slice"]
+)
 def test_systemd_has_nothing_to_say_about_a_unit(units: Path, name: str) -> None:
     # An unknown key is only told, not refused: any word counts.
     said = subprocess.run(
@@ -50,7 +53,9 @@ def test_systemd_has_nothing_to_say_about_a_unit(units: Path, name: str) -> None
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
 def test_exposure_is_at_most_two(service: Path) -> None:
     said = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE}", service], capture_output=True, text=True
+        ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE}", service],
+        capture_output=True,
+        text=True,
     )
     assert said.returncode == 0, said.stdout
 
@@ -71,7 +76,8 @@ def test_every_unit_that_the_target_wants_is_there() -> None:
 
 def test_a_stopping_worker_is_given_the_time_that_celery_gives_its_parts() -> None:
     worker = options(UNITS / "musecal-worker@.service")
-    assert int(worker["TimeoutStopSec"]) > SHUTDOWN_SECONDS + KILL_AFTER / 2
+    orderly = SHUTDOWN_SECONDS + 20  # for Celery to put back what is not done; measured: 7
+    assert int(worker["TimeoutStopSec"]) > STOP_SECONDS > orderly
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
@@ -111,9 +117,8 @@ for name in ("daemon.watcher", "daemon.pool", "daemon.cli", "psycopg", "redis", 
 import numpy as np
 from scipy import linalg, ndimage, optimize
 image = np.arange(64.0).reshape(8, 8)
-linalg.lstsq(image, image[0]), ndimage.median_filter(image, 3), optimize.curve_fit(lambda x, a: a * x, image[0], image[0])
+linalg.lstsq(image, image[0]), ndimage.median_filter(image, 3)
+optimize.curve_fit(lambda x, a: a * x, image[0], image[0])
 """
-    ran = subprocess.run(
-        [sys.executable, "-c", program], env={"REMAP_SIGTERM": "SIGQUIT"}, capture_output=True, text=True
-    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

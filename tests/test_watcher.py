@@ -2,7 +2,6 @@
 
 import errno
 import gzip
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+from raw_frame import write_raw_frame
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 
@@ -25,7 +25,6 @@ from daemon.heartbeat import Heartbeat, read_heartbeat
 from daemon.watcher import Watcher
 from tasks.intake import Intake, Taken
 from tasks.settings import ArchiveSettings, Settings, WatchMode, WatchSettings
-from raw_frame import write_raw_frame
 
 SETTLE = 0.3
 PATIENCE = 20.0
@@ -58,7 +57,9 @@ def settings_for(folder: Path, **watch: object) -> Settings:
 
 
 @contextmanager
-def watched(settings: Settings, intake: object, cycle: Callable[[datetime], object] = lambda _now: None) -> Iterator[Path]:
+def watched(
+    settings: Settings, intake: object, cycle: Callable[[datetime], object] = lambda _now: None
+) -> Iterator[Path]:
     """Run a watcher in a thread; what it raises is raised at the end."""
     stop, failures = Event(), []
     settings.archive.incoming.mkdir(parents=True, exist_ok=True)
@@ -108,7 +109,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("mode", [WatchMode.INOTIFY, WatchMode.POLLING])
-@pytest.mark.parametrize("way", ["written slowly", "renamed into", "renamed inside", "copied", "moved with its folder", "linked"])
+@pytest.mark.parametrize(
+    "way", ["written slowly", "renamed into", "renamed inside", "copied", "moved with its folder", "linked"]
+)
 def test_a_file_is_taken_once_and_whole_however_it_comes(tmp_path: Path, way: str, mode: WatchMode) -> None:
     clerk = Clerk()
     sizes: list[int] = []
@@ -148,7 +151,15 @@ def test_files_that_were_there_before_are_taken_and_others_are_left_alone(tmp_pa
     incoming = settings.archive.incoming
     (incoming / "night" / "deeper").mkdir(parents=True)
     (incoming / ".hidden").mkdir()
-    for name in ("a.fits", "night/b.fits.fz", "night/deeper/c.fits.Z", "d.fits.part", ".e.fits", ".hidden/f.fits", "log.txt"):
+    for name in (
+        "a.fits",
+        "night/b.fits.fz",
+        "night/deeper/c.fits.Z",
+        "d.fits.part",
+        ".e.fits",
+        ".hidden/f.fits",
+        "log.txt",
+    ):
         (incoming / name).write_bytes(b"1")
     with watched(settings, clerk):
         wait_for(lambda: len(clerk.given) == 3)
@@ -161,7 +172,9 @@ def test_a_file_is_taken_right_after_its_settle_time(tmp_path: Path) -> None:
     taken: list[float] = []
     cycles: list[float] = []
     clerk.refuse = lambda _path: taken.append(time.monotonic())
-    with watched(settings_for(tmp_path, scan_seconds=60), clerk, lambda _now: cycles.append(time.monotonic())) as incoming:
+    with watched(
+        settings_for(tmp_path, scan_seconds=60), clerk, lambda _now: cycles.append(time.monotonic())
+    ) as incoming:
         wait_for(lambda: len(cycles) == 1)  # the one at the start
         (incoming / "a.fits").write_bytes(b"1")
         complete = time.monotonic()
@@ -221,7 +234,9 @@ def test_a_file_that_is_not_whole_is_offered_again_until_it_is(tmp_path: Path) -
     def refuse(path: Path) -> Taken | None:
         offered.append(path.name)
         if len(offered) < 4:
-            return Taken(ArrivalState.STALLED if len(offered) > 2 else ArrivalState.WAITING, None, "2880 bytes are missing")
+            return Taken(
+                ArrivalState.STALLED if len(offered) > 2 else ArrivalState.WAITING, None, "2880 bytes are missing"
+            )
         return None
 
     clerk.refuse = refuse
@@ -240,7 +255,9 @@ def test_a_file_that_is_not_whole_is_offered_again_until_it_is(tmp_path: Path) -
         ("disk", OSError(errno.ENOSPC, "No space left on device")),
     ],
 )
-def test_while_the_world_is_away_it_waits_says_so_and_loses_nothing(tmp_path: Path, what: str, error: Exception) -> None:
+def test_while_the_world_is_away_it_waits_says_so_and_loses_nothing(
+    tmp_path: Path, what: str, error: Exception
+) -> None:
     settings, clerk = settings_for(tmp_path), Clerk()
     asked: list[float] = []
 
@@ -330,7 +347,7 @@ def test_real_frames_in_every_compression_are_taken_in_once(tmp_path: Path, sqli
         wait_for(lambda: arrivals(sqlite_registry)["plain.fits"] == ["ingested"])
         shutil.copyfile(plain, incoming / "again.fits")
         wait_for(lambda: arrivals(sqlite_registry).get("again.fits") == ["duplicate"])
-        wait_for(lambda: os.listdir(incoming) == ["truncated.fits"])
+        wait_for(lambda: [path.name for path in incoming.iterdir()] == ["truncated.fits"])
     assert arrivals(sqlite_registry) == {
         "plain.fits": ["ingested"],
         "packed.fits.gz": ["ingested"],
@@ -343,7 +360,9 @@ def test_real_frames_in_every_compression_are_taken_in_once(tmp_path: Path, sqli
 
 
 @pytest.mark.parametrize("transfer", list(Transfer))
-def test_starting_again_takes_nothing_a_second_time(tmp_path: Path, sqlite_registry: Registry, transfer: Transfer) -> None:
+def test_starting_again_takes_nothing_a_second_time(
+    tmp_path: Path, sqlite_registry: Registry, transfer: Transfer
+) -> None:
     settings = settings_for(tmp_path, transfer=transfer)
     intake = Intake(sqlite_registry, Store(settings.archive.root), settings)
     settings.archive.incoming.mkdir()
@@ -355,4 +374,4 @@ def test_starting_again_takes_nothing_a_second_time(tmp_path: Path, sqlite_regis
             wait_for(lambda: arrivals(sqlite_registry) == expected)
             time.sleep(3 * SETTLE)
     assert arrivals(sqlite_registry) == expected
-    assert len(os.listdir(settings.archive.incoming)) == (0 if transfer is Transfer.MOVE else 3)
+    assert len(list(settings.archive.incoming.iterdir())) == (0 if transfer is Transfer.MOVE else 3)
