@@ -1,0 +1,1 @@
+"""Our recipes beside ESO's: time, memory and accuracy on the same frames."""

@@ -1,0 +1,143 @@
+"""Print time, memory and accuracy of our recipes beside ESO's, on the same frames in the same run.
+
+``python -m benchmarks`` simulates a channel's bias, dark and flat frames first (1 GB, 15 s);
+``--frames FOLDER`` takes a night that ``musecal simulate`` wrote, with its truth.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from astropy.io import fits
+
+from benchmarks.accuracy import Numbers, bias_accuracy, dark_accuracy, flat_accuracy, trace_accuracy
+from recipes.simulator.night import NightPlan, write_night
+from recipes.simulator.schedule import Sequence as Sequences
+from recipes.simulator.truth import read_truth, write_truth
+
+TAGS = {"BIAS": "BIAS", "DARK": "DARK", "FLAT,LAMP": "FLAT"}  # by ESO DPR TYPE
+CALIBRATIONS = {"BIAS": (), "DARK": ("MASTER_BIAS",), "FLAT": ("MASTER_BIAS",)}
+RECIPES = {"BIAS": "muse_bias", "DARK": "muse_dark", "FLAT": "muse_flat"}
+ONE_CORE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a process took: user and system time in seconds, peak resident memory in MB."""
+
+    cpu: float
+    memory: float
+
+
+def run(command: Sequence[str], folder: Path) -> Cost:
+    """Run a program in a folder and return what it took."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, cwd=folder, env=os.environ | ONE_CORE, stdout=output, stderr=output)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            output.seek(0)
+            said = output.read().decode(errors="replace")
+            raise SystemExit(f"{' '.join(command[:4])} ended with {process.returncode}: {said[-3000:]}")
+    return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000)
+
+
+def run_ours(tag: str, raws: Sequence[Path], folder: Path, channel: int) -> Cost:
+    """Run our recipe of a raw tag."""
+    calibrations = [f"--calibration={catg}={folder / product(catg, channel)}" for catg in CALIBRATIONS[tag]]
+    options = [f"--channel={channel}", *calibrations, *(["--samples"] if tag == "FLAT" else [])]
+    command = [sys.executable, "-m", "benchmarks.reduce", RECIPES[tag], str(folder), *map(str, raws), *options]
+    return run(command, Path(__file__).parent.parent)
+
+
+def run_eso(tag: str, raws: Sequence[Path], folder: Path, channel: int) -> Cost:
+    """Run ESO's recipe of a raw tag."""
+    lines = [f"{path} {tag}" for path in raws]
+    lines += [f"{folder / product(catg, channel)} {catg}" for catg in CALIBRATIONS[tag]]
+    (folder / f"{tag}.sof").write_text("\n".join(lines) + "\n")
+    plugins = next(Path("/usr/lib").glob("*/cpl/plugins"), Path("/usr/lib/esopipes-plugins"))
+    options = [f"--nifu={channel}", *(["--samples=true"] if tag == "FLAT" else [])]
+    return run(["esorex", f"--recipe-dir={plugins}", RECIPES[tag], *options, f"{tag}.sof"], folder)
+
+
+def product(catg: str, channel: int) -> str:
+    """Return the file name of a product of one channel."""
+    return f"{catg}-{channel:02d}.fits"
+
+
+def raw_frames(folder: Path) -> dict[str, list[Path]]:
+    """Return the frames of a night by raw tag, in order of time."""
+    found: dict[str, list[Path]] = {tag: [] for tag in TAGS.values()}
+    for path in sorted(folder.glob("MUSE.*.fits")):
+        kind = fits.getval(path, "ESO DPR TYPE")
+        if kind in TAGS:
+            found[TAGS[kind]].append(path)
+    return found
+
+
+def accuracy(folder: Path, night: Path, raws: dict[str, list[Path]], channel: int) -> Numbers:
+    """Return how far the products in a folder are from the truth."""
+    truth = read_truth(night, channel)
+    exptime = float(fits.getval(raws["DARK"][0], "EXPTIME"))
+    return {
+        **bias_accuracy(folder / product("MASTER_BIAS", channel), truth, len(raws["BIAS"])),
+        **dark_accuracy(folder / product("MASTER_DARK", channel), truth, len(raws["DARK"]), exptime),
+        **flat_accuracy(folder / product("MASTER_FLAT", channel), truth),
+        **trace_accuracy(folder / product("TRACE_TABLE", channel), truth),
+    }
+
+
+def main() -> None:
+    """Run all, and print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=Path, help="night with its truth; simulated if left out")
+    parser.add_argument("--channel", type=int, default=1)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="musecal-benchmark-") as name:
+        folder = Path(name)
+        night, plan = given.frames, None
+        if night is None:
+            night = folder / "night"
+            sequences = (Sequences.BIAS, Sequences.DARK, Sequences.FLAT)
+            plan = NightPlan(night=date(2026, 6, 17), channels=(given.channel,), sequences=sequences)
+            for _ in write_night(
+                plan, night, workers=2
+            ):  # elsewhere: a child's peak memory begins at that of its parent
+                pass
+        raws = raw_frames(night.resolve())
+        theirs = shutil.which("esorex") is not None
+        ours_folder, eso_folder = folder / "ours", folder / "eso"
+        print(f"Channel {given.channel}, one core. CPU is user and system time of the whole process.\n")
+        print("recipe       frames   CPU s                     peak memory, MB")
+        print("                      ours    ESO    ratio      ours    ESO    ratio")
+        for target in (ours_folder, eso_folder):
+            target.mkdir()
+        for tag, recipe in RECIPES.items():
+            ours = run_ours(tag, raws[tag], ours_folder, given.channel)
+            line = f"{recipe:12} {len(raws[tag]):6} {ours.cpu:7.2f}"
+            if theirs:
+                eso = run_eso(tag, raws[tag], eso_folder, given.channel)
+                line += f" {eso.cpu:6.1f} {eso.cpu / ours.cpu:8.1f}   {ours.memory:7.0f} {eso.memory:6.0f}"
+                line += f" {eso.memory / ours.memory:8.1f}"
+            else:
+                line += f" {'-':>6} {'-':>8}   {ours.memory:7.0f} {'-':>6} {'-':>8}"
+            print(line, flush=True)
+        if plan:
+            write_truth(plan, night)
+        found = accuracy(ours_folder, night, raws, given.channel)
+        eso_found = accuracy(eso_folder, night, raws, given.channel) if theirs else {}
+        print("\nagainst the truth                         ours        ESO")
+        for quantity, value in found.items():
+            beside = f"{eso_found[quantity]:10.5g}" if theirs else f"{'-':>10}"
+            print(f"{quantity:36} {value:10.5g} {beside}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""How far products are from the truth that the simulator wrote beside its frames."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from recipes.muse import DETECTOR, SLICES, Flag, Quadrant
+from recipes.simulator.truth import Truth
+
+ROUNDING = 1 / 12  # square adu, variance of rounding to whole adu
+LEAST_WAVELENGTH = 4780.0  # Angstrom; below it the flat has next to no light
+FAR = 6.0  # sigma, beyond which a value is an outlier
+Numbers = dict[str, float]
+
+
+def planes(path: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], fits.Header]:
+    """Return data, flags, variance and primary header of a product of one channel."""
+    with fits.open(path) as hdus:
+        return hdus["DATA"].data, hdus["DQ"].data, hdus["STAT"].data, hdus[0].header
+
+
+def bias_accuracy(path: Path, truth: Truth, frames: int) -> Numbers:
+    """Compare a MASTER_BIAS of some frames with the truth; the worst quadrant counts."""
+    data, dq, stat, header = planes(path)
+    good, noise, level, spread, outliers, read_noise = dq == 0, [], [], [], 0, []
+    for quadrant, gain, ron in zip(Quadrant, truth.gain, truth.read_noise, strict=True):
+        window = DETECTOR.trimmed(quadrant)
+        where = good[window.rows, window.columns]
+        left = (data[window.rows, window.columns] - truth.residual_bias[quadrant - 1])[where].astype(np.float64)
+        ideal = np.sqrt(((ron / gain) ** 2 + ROUNDING) / frames)
+        level.append(left.mean())
+        noise.append(left.std() / ideal)
+        spread.append(stat[window.rows, window.columns][where].mean(dtype=np.float64) / left.var())
+        outliers += int(np.count_nonzero(np.abs(left) > FAR * ideal))
+        read_noise.append(header[f"ESO QC BIAS MASTER{quadrant} RON"] / ron - 1)
+    bad = np.zeros(data.shape, bool)
+    bad[truth.bad.rows, truth.bad.columns] = True
+    dead = (dq & Flag.DEAD) > 0
+    return {
+        "bias level, adu": float(np.abs(np.mean(level))),
+        "bias level, worst quadrant, adu": float(np.max(np.abs(level))),
+        "read noise error, %": 100 * float(np.max(np.abs(read_noise))),
+        "bias noise over ideal": float(np.max(noise)),
+        "bias STAT over true variance": _worst_ratio(spread),
+        "bias outliers beyond 6 sigma": outliers,
+        "bad-column pixels missed": int(np.count_nonzero(bad & ~dead)),
+        "bad-column pixels spurious": int(np.count_nonzero(dead & ~bad)),
+    }
+
+
+def dark_accuracy(path: Path, truth: Truth, frames: int, exptime: float) -> Numbers:
+    """Compare a MASTER_DARK of some frames of an exposure time with the truth; the worst quadrant counts."""
+    data, dq, stat, _ = planes(path)
+    scale = 3600 / exptime
+    current, noise, spread, outliers = [], [], [], 0
+    for quadrant, gain, ron, dark in zip(Quadrant, truth.gain, truth.read_noise, truth.dark, strict=True):
+        window = DETECTOR.trimmed(quadrant)
+        where = dq[window.rows, window.columns] == 0
+        left = data[window.rows, window.columns][where].astype(np.float64) - dark
+        variance = (ron**2 + ROUNDING * gain**2 + dark / scale) / frames + (ron**2 + ROUNDING * gain**2) / 11
+        ideal = np.sqrt(variance) * scale
+        current.append(left.mean())
+        noise.append(np.subtract(*np.quantile(left, (0.841, 0.159))) / 2 / ideal)
+        spread.append(stat[window.rows, window.columns][where].mean(dtype=np.float64) / left.var())
+        outliers += int(np.count_nonzero(left > FAR * ideal))
+    hot = dq[truth.hot.rows, truth.hot.columns] & Flag.HOT
+    return {
+        "dark current error, electrons/h": float(np.abs(np.mean(current))),
+        "dark noise over ideal": float(np.max(noise)),
+        "dark STAT over true variance": _worst_ratio(spread),
+        "dark outliers beyond 6 sigma": outliers,
+        "hot pixels missed": int(np.count_nonzero(hot == 0)),
+    }
+
+
+def flat_accuracy(path: Path, truth: Truth) -> Numbers:
+    """Compare the bad pixels of a MASTER_FLAT with the truth."""
+    _, dq, _, _ = planes(path)
+    rows, columns = truth.insensitive.rows, truth.insensitive.columns
+    centre, left, right = truth.edges(np.arange(1, DETECTOR.shape[0] + 1, dtype=np.float64))
+    within = (left[:, rows] + 2 < columns + 1) & (columns + 1 < right[:, rows] - 2)
+    number = np.argmax(within, axis=0)
+    light = np.array(
+        [truth.wavelength(n + 1, centre[n, r], r + 1.0) > LEAST_WAVELENGTH for n, r in zip(number, rows, strict=True)]
+    )
+    lit = within.any(axis=0) & light
+    missed = (dq[rows, columns] & Flag.DARK == 0) & lit
+    return {"dark pixels missed": int(np.count_nonzero(missed)), "dark pixels in the light": int(np.count_nonzero(lit))}
+
+
+def trace_accuracy(path: Path, truth: Truth) -> Numbers:
+    """Compare a TRACE_TABLE with the truth, where there is light."""
+    table = fits.getdata(path)
+    y = np.arange(1, DETECTOR.shape[0] + 1, dtype=np.float64)
+    true = truth.edges(y)
+    lit = np.array([truth.wavelength(n + 1, true[0][n], y) > LEAST_WAVELENGTH for n in range(SLICES)])
+    order = sum(name.startswith("tc0_") for name in table.names)
+    found = [
+        np.polynomial.polynomial.polyval(y, np.array([table[f"tc{which}_{power:02d}"] for power in range(order)]))
+        for which in range(3)
+    ]
+    away = [(one - other)[lit] for one, other in zip(found, true, strict=True)]
+    width = table["Width"] - (true[2] - true[1]).mean(axis=1)
+    return {
+        "trace centre rms, pix": float(np.sqrt(np.mean(away[0] ** 2))),
+        "trace centre max, pix": float(np.max(np.abs(away[0]))),
+        "trace edges rms, pix": float(np.sqrt(np.mean(np.concatenate(away[1:]) ** 2))),
+        "trace edges max, pix": float(np.max(np.abs(np.concatenate(away[1:])))),
+        "trace width rms, pix": float(np.sqrt(np.mean(width**2))),
+    }
+
+
+def _worst_ratio(ratios: list[float]) -> float:
+    return max(ratios, key=lambda ratio: abs(np.log(ratio)))
