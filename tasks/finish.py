@@ -7,7 +7,7 @@ twice.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from recipes.channel import Identity, merge_channels
 from tasks.failures import FINISH, Unfinished
 from tasks.leases import Claim, hold
 from tasks.site import Site
+
+LEFT_ALONE = timedelta(hours=1)  # a step that ended this long ago has no process any more that works in its folder
 
 log = structlog.get_logger()
 
@@ -73,6 +75,18 @@ def finish(site: Site, claimed: Claim) -> None:
         end_step(session, hold(session, claimed), makings, published, site.clock())
     log.info("step done", products=[making.name for making in makings])
     site.store.discard_work(claimed.step_id)
+
+
+def discard_leftovers(site: Site) -> list[int]:
+    """Remove the work folders of steps that ended some time ago, which a killed finish had left; return the steps."""
+    named = (folder.name.partition(".")[0] for folder in site.store.work.glob("*"))
+    there = [int(name) for name in named if name.isdecimal()]
+    ended = (Step.state.in_((StepState.DONE, StepState.CANCELLED)), Step.ended < site.clock() - LEFT_ALONE)
+    with site.registry.read() as session:
+        leftovers = list(session.scalars(select(Step.id).where(Step.id.in_(there), *ended)))
+    for step_id in leftovers:
+        site.store.discard_work(step_id)
+    return leftovers
 
 
 def reopen_lost(session: Session, step: Step, now: datetime) -> list[int]:

@@ -5,6 +5,7 @@ from celery import Celery
 from tasks.cycle import run_cycle
 from tasks.dispatch import CYCLE_TASK, PART_TASK
 from tasks.failures import PartFailed
+from tasks.finish import discard_leftovers
 from tasks.parts import run_part
 from tasks.site import Site
 
@@ -24,5 +25,6 @@ def add_jobs(app: Celery, site: Site) -> None:
 
     @app.task(name=CYCLE_TASK)
     def cycle() -> None:
-        """Plan, sweep and dispatch once."""
+        """Plan, sweep and dispatch once, and remove what killed processes left."""
         run_cycle(site.registry, site.settings, app, site.clock())
+        discard_leftovers(site)

@@ -64,14 +64,31 @@ class Claim:
     worker: str
 
 
-def start_of(pid: int) -> int:
-    """Return when a process of this machine began, in clock ticks since boot; -1 if it is gone or a zombie."""
+def start_of(pid: int) -> int | None:
+    """Return when a process of this machine began, in clock ticks since boot; None if it is gone, dead, or hidden."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return -1
+        return None
     fields = text.rpartition(")")[2].split()
-    return -1 if fields[_STATE] in ("Z", "X") else int(fields[_START])
+    return None if fields[_STATE] in ("Z", "X") else int(fields[_START])
+
+
+def is_gone(pid: int, start: int) -> bool:
+    """Return whether a process of this machine has certainly ended.
+
+    The daemon's own processes may be hidden from each other: systemd's ProtectProc and PrivateUsers together do that.
+    The kernel still tells that there is one; whether it works is then for the lease to say.
+    """
+    if Path(f"/proc/{pid}").exists():
+        return start_of(pid) != start
+    try:
+        os.kill(pid, 0)  # sends nothing
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 @cache
@@ -82,7 +99,7 @@ def _host() -> str:
 def this_worker() -> Worker:
     """Return the process that asks."""
     pid, parent = os.getpid(), os.getppid()
-    return Worker(host=_host(), pid=pid, start=start_of(pid), parent=parent, parent_start=start_of(parent))
+    return Worker(host=_host(), pid=pid, start=start_of(pid) or 0, parent=parent, parent_start=start_of(parent) or 0)
 
 
 def claim(session: Session, part_id: int, worker: Worker, now: datetime, settings: WorkerSettings) -> Claim | None:
@@ -187,10 +204,10 @@ def loss(part: Part, now: datetime, settings: WorkerSettings) -> Loss | None:
     if part.lease_until is None or part.started is None:
         raise ValueError(f"part {part.id} is running without a lease; the registry was changed by hand.")
     worker = Worker.parse(part.worker)
-    if worker.host != _host() or start_of(worker.pid) == worker.start:
+    if worker.host != _host() or not is_gone(worker.pid, worker.start):
         silent = Failure(Kind.WORLD, f"Its worker {part.worker} was not heard of any more.")
         return Loss(silent) if part.lease_until < now else None
-    if start_of(worker.parent) != worker.parent_start:
+    if is_gone(worker.parent, worker.parent_start):
         return Loss(Failure(Kind.WORLD, f"Its worker {part.worker} was stopped."))
     last_sign = part.lease_until - timedelta(seconds=settings.lease_seconds)
     seconds = (last_sign - part.started).total_seconds() + settings.heartbeat_seconds
@@ -246,7 +263,7 @@ class Heartbeat:
             try:
                 with self._registry.begin() as session:
                     held = beat(session, self._claim, self._clock() + self._lease)
-            except (OperationalError, MemoryError) as error:  # the next beat tries again; if none gets through, it is lost
+            except (OperationalError, MemoryError) as error:  # the next beat tries again
                 log.warning("lease not extended", part=self._claim.part_id, why=str(error))
         if not held:
             log.warning("lease lost", part=self._claim.part_id, attempt=self._claim.attempt)

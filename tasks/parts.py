@@ -116,8 +116,9 @@ def _reduce(site: Site, claimed: Claim) -> int | None:
         part.error = part.error_kind = ""
         part.ended, part.lease_until = site.clock(), None
         move(part, PartState.DONE)
-        log.info("part done", seconds=round(seconds, 2), memory_mb=memory // MEGABYTE)
-        return conclude(session, part.step, part.ended)
+        following = conclude(session, part.step, part.ended)
+    log.info("part done", seconds=round(seconds, 2), memory_mb=memory // MEGABYTE)
+    return following
 
 
 def _sync(path: Path) -> None:

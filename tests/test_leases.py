@@ -83,8 +83,10 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 def worker_of(process: subprocess.Popen[bytes], parent: int | None = None) -> Worker:
     parent = parent or os.getpid()
-    start = start_of(process.pid)
-    return Worker(host=this_worker().host, pid=process.pid, start=start, parent=parent, parent_start=start_of(parent))
+    start, parent_start = start_of(process.pid), start_of(parent)
+    assert start
+    assert parent_start
+    return Worker(host=this_worker().host, pid=process.pid, start=start, parent=parent, parent_start=parent_start)
 
 
 class TestClaim:
@@ -220,7 +222,7 @@ class TestLoss:
     def test_another_process_under_the_same_number_does_not_hold_the_lease(
         self, registry: Registry, part_id: int, child: subprocess.Popen[bytes]
     ) -> None:
-        taken(registry, part_id, replace(worker_of(child), start=start_of(child.pid) - 1))
+        taken(registry, part_id, replace(worker_of(child), start=worker_of(child).start - 1))
         assert taken(registry, part_id).attempt == 2
 
     def test_of_a_worker_elsewhere_is_known_by_its_lease(self, registry: Registry, part_id: int) -> None:
@@ -309,6 +311,28 @@ class TestEnd:
         with registry.read() as session:
             step = session.get_one(Step, step_id)
             assert (step.state, step.error) == (StepState.FAILED, "Channel 1: ZeroDivisionError")
+
+
+HIDDEN = """
+import sys
+from tasks.leases import is_gone, start_of
+print(start_of(int(sys.argv[1])), is_gone(int(sys.argv[1]), 1))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a /proc that hides processes")
+def test_a_process_that_is_hidden_is_not_taken_for_dead(child: subprocess.Popen[bytes]) -> None:
+    """As the units of systemd have it: each sees its own processes only."""
+
+    def look() -> str:
+        hide = "mount -t proc -o hidepid=2,gid=65534 proc /proc && exec unshare --user --map-root-user"
+        shell = ["unshare", "--mount", "sh", "-c", f"{hide} {sys.executable} - {child.pid}"]
+        return subprocess.run(shell, input=HIDDEN, capture_output=True, text=True, check=True).stdout
+
+    assert look() == "None False\n"
+    child.kill()
+    child.wait()
+    assert look() == "None True\n"
 
 
 def test_a_worker_reads_as_it_is_written() -> None:

@@ -342,6 +342,18 @@ class TestKilled:
         assert [path.name for path in files(site)] == [product.name] == [NAME]
         assert digest_of(Path(product.path)) == product.digest
 
+    def test_finish_leaves_nothing_in_the_work_folder_for_long(
+        self, site: Site, biases: list[Path], run_killed: Callable[..., None]
+    ) -> None:
+        step_id = new_step(site, biases)
+        other = new_step(site, biases)
+        run_channels(site, other)
+        run_killed(site, run_channels(site, step_id), kill_before, Store, "discard_work")
+        assert tasks.finish.discard_leftovers(site) == []
+        site.clock._seconds = count(4000)  # type: ignore[attr-defined]
+        assert tasks.finish.discard_leftovers(site) == [step_id]
+        assert [folder.name for folder in site.store.work.iterdir()] == [str(other)]
+
     def test_a_reserved_name_is_not_given_to_another(
         self, site: Site, biases: list[Path], run_killed: Callable[..., None]
     ) -> None:
