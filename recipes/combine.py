@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from recipes.detector import Overscan, is_saturated, mark, per_quadrant, trim, trimmed_blocks
+from recipes.detector import Overscan, is_saturated, mark, narrowed, per_quadrant, trim, trimmed_blocks
 from recipes.muse import SATURATION, Detector, Flag
 from recipes.recipe import Float32, Image, Params, Stack, parameter
 
@@ -167,7 +167,7 @@ def combine(frames: Frames, noise: Noise, params: CombinationParams, visit: Visi
             total += values
         data = total / np.float32(count)
         number = np.full(data.shape, count, np.uint16)
-        dq = background.dq.astype(np.uint16) if background else np.zeros(data.shape, np.uint16)
+        dq = narrowed(background.dq) if background else np.zeros(data.shape, np.uint16)
         floor, rise = noise.terms(rows, detector)
         sigma = noise.sigma((total - highest) / np.float32(max(count - 1, 1)), floor, rise)
         doubtful = highest - data > np.float32(params.hsigma) * sigma

@@ -221,6 +221,13 @@ def mark(dq: Flags, where: Any, flag: Flag) -> None:  # noqa: ANN401 - whatever 
     dq[where] |= dq.dtype.type(flag)
 
 
+def narrowed(flags: NDArray[Any]) -> NDArray[np.uint16]:
+    """Return flags in 16 bits; a pixel with a higher one, such as MISSING, becomes BAD."""
+    result = flags.astype(np.uint16)
+    result[flags >> 16 != 0] |= np.uint16(Flag.BAD)
+    return result
+
+
 def count_saturated(dq: Flags, prefix: str) -> Measurement:
     """Return the number of saturated pixels of a product."""
     flag = dq.dtype.type(Flag.SATURATED)
@@ -238,7 +245,7 @@ def known_flags(channel: Channel) -> NDArray[np.uint16]:
     if "BADPIX_TABLE" in channel.tables:
         table = channel.tables["BADPIX_TABLE"].table
         raw = np.zeros(detector.raw_shape, np.uint16)
-        np.bitwise_or.at(raw, (table["ypos"] - 1, table["xpos"] - 1), table["status"].astype(np.uint16))
+        np.bitwise_or.at(raw, (table["ypos"] - 1, table["xpos"] - 1), narrowed(table["status"]))
         for quadrant in Quadrant:
             inside, outside = detector.trimmed(quadrant), detector.data(quadrant)
             flags[inside.rows, inside.columns] = raw[outside.rows, outside.columns]

@@ -12,6 +12,7 @@ from recipes.detector import (
     known_flags,
     mark,
     measure_overscan,
+    narrowed,
     per_quadrant,
     saturation_warnings,
     trim,
@@ -137,6 +138,12 @@ def test_known_bad_pixels_are_given_on_the_raw_frame_counted_from_one() -> None:
     # Where ESO's muse_scibasic put the pixel of such a row: trimmed (2609, 1384), counted from 1.
     assert flags[1383, 2608] == Flag.DARK | Flag.BAD
     assert np.count_nonzero(flags) == 1
+
+
+def test_flags_beyond_sixteen_bits_become_bad() -> None:
+    flags = np.array([0, Flag.DEAD, Flag.MISSING, Flag.OUTSIDE | Flag.HOT], np.uint32)
+    assert narrowed(flags).tolist() == [0, Flag.DEAD, Flag.BAD, Flag.BAD | Flag.HOT]
+    assert narrowed(flags.view(np.int32)).tolist() == narrowed(flags).tolist()
 
 
 def test_marking_keeps_the_flags_that_are_there() -> None:
