@@ -19,6 +19,9 @@ from tasks.plan import plan
 from tasks.settings import Settings
 from tasks.survey import survey, unreviewed
 
+# In one transaction, so that a backlog does not keep the workers from the registry; what is left comes with the next.
+_MOST_DECISIONS = 100
+
 log = structlog.get_logger(__name__)
 
 
@@ -39,14 +42,18 @@ def advance(registry: Registry, settings: Settings, now: datetime) -> Advanced:
     with registry.read() as session:
         if not session.scalar(unreviewed().limit(1)) and not plan(survey(session, settings), now):
             return Advanced()
-    with registry.begin() as session:
-        decisions = plan(survey(session, settings), now)
-        for decision in decisions:
-            _carry_out(session, decision, now)
-        for product in session.scalars(unreviewed()):
-            product.reviewed = True
-    counts = Counter(type(decision).__name__.lower() for decision in decisions)
-    if decisions:
+    counts: Counter[str] = Counter()
+    finished = False
+    while not finished:
+        with registry.begin() as session:
+            decisions = plan(survey(session, settings), now)
+            finished = len(decisions) <= _MOST_DECISIONS
+            for decision in decisions[:_MOST_DECISIONS]:
+                _carry_out(session, decision, now)
+                counts[type(decision).__name__.lower()] += 1
+            for product in session.scalars(unreviewed()) if finished else ():
+                product.reviewed = True
+    if counts:
         log.info("plan carried out", **counts)
     return Advanced(dict(counts))
 

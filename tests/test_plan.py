@@ -322,6 +322,17 @@ ORDER = Order(
 )  # fmt: skip
 
 
+def test_a_plan_may_be_carried_out_piece_by_piece(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, pieces = make_world(), make_world()
+    for world in (whole, pieces):
+        for frame in FRAMES:
+            world.arrive(*frame)
+    whole.settle()
+    monkeypatch.setattr("tasks.advance._MOST_DECISIONS", 1)
+    pieces.settle()
+    assert pieces.outcome() == whole.outcome()
+
+
 def test_identity_is_what_fixes_the_outcome_and_no_more() -> None:
     a, b = ORDER.inputs
     same = [replace(ORDER, inputs=(b, a)), replace(ORDER, warnings=("late",)),
