@@ -15,6 +15,7 @@ from recipes.simulator.chip import draw_chip
 from recipes.simulator.linecatalog import Quality, qualities
 from recipes.simulator.night import NightPlan
 from recipes.simulator.optics import lsf_fwhm
+from recipes.simulator.spectra import GRID, blue_filter
 from recipes.simulator.stars import STANDARDS
 from recipes.simulator.statics import FILES, write_statics
 
@@ -83,6 +84,13 @@ def test_no_two_usable_lines_of_a_lamp_can_show_as_one_peak() -> None:
     for lamp in {line.lamp for line in usable}:
         wavelengths = [line.wavelength for line in usable if line.lamp is lamp]
         assert min(b - a for a, b in pairwise(wavelengths)) >= 3.5
+
+
+def test_lines_that_give_the_width_are_seen_through_the_blue_filter() -> None:
+    reference = [line for line, quality in qualities() if quality is Quality.REFERENCE]
+    assert len(reference) > 20
+    for line in reference:
+        assert np.interp(line.wavelength, GRID, blue_filter("WFM-NOAO-N")) > 0.99
 
 
 def test_geometry_has_every_slice_of_every_channel_once(statics: dict[str, list[Path]]) -> None:

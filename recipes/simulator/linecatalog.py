@@ -12,6 +12,9 @@ CLOSE = 9.0  # Angstrom; nearer lines of one lamp have to be fitted together
 ISOLATED = 14.0  # Angstrom
 FAINT_NEIGHBOUR = 0.01  # of a line's own flux does not disturb it
 BRIGHT = 10000.0  # electrons in a column
+SEEN_IN_ALL_MODES = (
+    4760.0  # Angstrom; the nominal range's filter cuts what is bluer, and a width of nothing is no width
+)
 
 
 class Quality(IntEnum):
@@ -38,7 +41,7 @@ def quality(line: Line, lines: Sequence[Line]) -> Quality:
         return Quality.UNUSED
     if nearest < CLOSE:
         return Quality.MULTIPLET
-    if nearest > ISOLATED and line.flux > BRIGHT:
+    if nearest > ISOLATED and line.flux > BRIGHT and line.wavelength > SEEN_IN_ALL_MODES:
         return Quality.REFERENCE
     return Quality.GOOD
 
