@@ -13,8 +13,6 @@ ISOLATED = 14.0  # Angstrom
 FAINT_NEIGHBOUR = 0.01  # of a line's own flux does not disturb it
 BRIGHT = 10000.0  # electrons in a column
 SEEN_IN_ALL_MODES = 4760.0  # Angstrom; the filter of the nominal range cuts what is bluer
-    4760.0  # Angstrom; the nominal range's filter cuts what is bluer, and a width of nothing is no width
-)
 
 
 class Quality(IntEnum):
