@@ -19,7 +19,6 @@ from recipes.muse import SATURATION, Detector, Flag
 from recipes.recipe import Float32, Image, Params, Stack, parameter
 
 _ROWS_AT_ONCE = 16  # a block of each frame stays in the processor's cache
-_AGREEMENT = 4.0  # sigma by which two good values may differ; one pair of 200 differs by more
 _ROUNDS = 3  # of clipping and taking the mean anew
 
 Visit = Callable[[int, slice, Float32], None]
@@ -220,7 +219,8 @@ def clipped_mean(
     """
     ordered = np.sort(np.where(usable, values, np.float32(np.inf)), axis=0)
     finite = np.isfinite(ordered)
-    reach = ordered + np.float32(_AGREEMENT) * sigma(np.where(finite, ordered, 0))
+    width = min(4 + (len(values) - 3) / 4, 6)  # sigma, over which so many good values spread, but one time in 200
+    reach = ordered + np.float32(width) * sigma(np.where(finite, ordered, 0))
     best, most = np.zeros(values.shape[1], np.intp), np.zeros(values.shape[1], np.intp)
     for lowest in range(len(ordered)):
         size = np.count_nonzero(finite[lowest:] & (ordered[lowest:] <= reach[lowest]), axis=0)

@@ -118,7 +118,8 @@ def slowly(values: NDArray[np.float64], low: float, high: float) -> float:
     without_highest = float((values.sum() - values.max()) / (len(values) - 1))
     if values.max() - mean <= high * sigma(without_highest) and mean - values.min() <= low * sigma(without_highest):
         return mean
-    groups = [[other for other in values if value <= other <= value + 4 * sigma(value)] for value in sorted(values)]
+    width = {3: 4.0, 4: 4.25, 5: 4.5, 6: 4.75, 7: 5.0, 8: 5.25}[len(values)]
+    groups = [[other for other in values if value <= other <= value + width * sigma(value)] for value in sorted(values)]
     chosen = max(groups, key=len)
     for _ in range(3):
         mean = float(np.mean(chosen))
