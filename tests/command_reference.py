@@ -61,7 +61,7 @@ def _codes() -> Iterator[str]:
 
 def _pages(path: str, command: Any) -> Iterator[str]:  # noqa: ANN401 - typer has no public type for its commands
     children = getattr(command, "commands", {})
-    if path != "musecal":
+    if not children or command.invoke_without_command:
         yield _page(path, command)
     for name, child in children.items():
         yield from _pages(f"{path} {name}", child)

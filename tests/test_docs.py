@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tomllib
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def commands(command: Any, path: str = "musecal") -> dict[str, Any]:  # noqa: AN
     """Return every command that does something by itself, by what one types."""
     children = getattr(command, "commands", {})
     below = chain.from_iterable(commands(child, f"{path} {name}").items() for name, child in children.items())
-    alone = {path: command} if not children or getattr(command, "invoke_without_command", False) else {}
+    alone = {path: command} if not children or command.invoke_without_command else {}
     return alone | dict(below)
 
 
@@ -82,8 +83,6 @@ def test_ci_may_be_executed() -> None:
 
 
 def test_the_readme_names_every_dependency() -> None:
-    import tomllib
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
     names = {re.split(r"[<>=\[; ]", requirement)[0] for requirement in wanted}

@@ -247,6 +247,7 @@ def _tell(done: str, records: list[dict[str, Any]], *, dry_run: bool, as_json: b
         return
     for record in records:
         what = f"{record['id']} {record.get('name') or Path(record['path']).name}"
-        print_table(f"{what} would be {done}." if dry_run else f"{what} was {done}; it is {record['state']} now.")
+        told = f"is {done}" if record["state"] == done else f"was {done}; it is {record['state']} now"
+        print_table(f"{what} would be {done}." if dry_run else f"{what} {told}.")
     if not records:
         print_table("Nothing meets that; nothing was done.")

@@ -74,6 +74,9 @@ def _watcher_text(watcher: Record | None) -> str:
     )
 
 
+_NEXT = {"waiting": "The planner looks at it next.", "queued": "It waits for a worker."}
+
+
 def queue_page(records: Sequence[Record]) -> list[RenderableType]:
     """Return steps, with what each waits for or works at."""
     if not records:
@@ -86,7 +89,7 @@ def queue_page(records: Sequence[Record]) -> list[RenderableType]:
             record["state"],
             f"{record['channels_done']}/{record['channels']}" if record["channels"] else "",
             record["started"] or record["queued"] or record["created"],
-            record["error"] or record["missing"] or record["warnings"],
+            record["error"] or record["missing"] or record["warnings"] or _NEXT.get(record["state"]),
         )
         for record in records
     ]
@@ -171,6 +174,8 @@ def _value(name: str, value: object) -> object:
             return ":".join(value.split(":")[:2])  # host and process; the rest tells processes of one number apart
         case "value", float():
             return f"{value:.6g}"
+        case "days", float():
+            return f"{value:+.2f}"
         case _:
             return value
 
