@@ -1,7 +1,6 @@
 """A small registry world: frames arrive, the planner plans, and every queued step is done at once."""
 
 import hashlib
-import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -61,17 +60,14 @@ class World:
 
     Parameters
     ----------
-    folder : Path
-    tables : Path
-        A registry without rows, to be copied.
+    registry : Registry
+        With its tables.
     **sections
         Settings that differ from the defaults.
     """
 
-    def __init__(self, folder: Path, tables: Path, **sections: Any) -> None:  # noqa: ANN401 - what pydantic takes
-        folder.mkdir(parents=True, exist_ok=True)
-        path = shutil.copy(tables, folder / "registry.sqlite")
-        self.registry = Registry(f"sqlite:///{path}")
+    def __init__(self, registry: Registry, **sections: Any) -> None:  # noqa: ANN401 - what pydantic takes
+        self.registry = registry
         self.settings = Settings(**sections)
         self.now = MORNING
 

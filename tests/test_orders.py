@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from archive.history import history
 from archive.models import Arrival, Step
+from archive.registry import Registry
 from archive.states import ArrivalState, PartState, StepState, move
 from archive.store import Store
 from tasks import orders
@@ -23,8 +24,8 @@ Order = Callable[[Session, Step], object]
 
 
 @pytest.fixture
-def world(tmp_path: Path, sqlite: Path) -> World:
-    world = World(tmp_path, sqlite)
+def world(registry: Registry) -> World:
+    world = World(registry)
     world.template(Tag.BIAS, MORNING)
     world.advance()
     return world

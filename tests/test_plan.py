@@ -1,5 +1,6 @@
 """The planner: whatever comes in whatever order, a night ends the same, with each step made of the closest inputs."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from small_night import MORNING, World
 
+from archive.registry import Registry
 from archive.setup import Setup
 from archive.states import Certification, GroupState, PartState, StepState
 from tasks.cascade import STEPS_BY_NAME, Tag
@@ -31,14 +33,21 @@ MakeWorld = Callable[..., World]
 
 @pytest.fixture
 def make_world(tmp_path_factory: pytest.TempPathFactory, sqlite: Path) -> MakeWorld:
+    """Make a world on a SQLite registry of its own."""
     numbers = count()
     folder = tmp_path_factory.mktemp("worlds")
-    return lambda **sections: World(folder / str(next(numbers)), sqlite, **sections)
+
+    def make(**sections: Any) -> World:  # noqa: ANN401 - what pydantic takes
+        path = shutil.copy(sqlite, folder / f"{next(numbers)}.sqlite")
+        return World(Registry(f"sqlite:///{path}"), **sections)
+
+    return make
 
 
 @pytest.fixture
-def world(make_world: MakeWorld) -> World:
-    return make_world()
+def world(registry: Registry) -> World:
+    """A world on either database."""
+    return World(registry)
 
 
 # Two nights: each has biases and flats, the second has darks and a flat that came again with other content.
@@ -53,7 +62,7 @@ FRAMES += [(Tag.DARK, DARKS + DAY, number) for number in (1, 2, 3)]
 
 @pytest.mark.parametrize("remake", [RemakePolicy.NIGHT, RemakePolicy.ALWAYS])
 @settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=[Phase.reuse, Phase.generate],  # an example takes half a second, too long to look for a shorter one
 )  # fmt: skip
 @given(order=st.permutations(FRAMES), turns=st.lists(st.sampled_from("-aw"), min_size=15, max_size=15))

@@ -2,7 +2,6 @@
 
 import json
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from small_night import MORNING, World
 from sqlalchemy import select
 
 from archive.models import Arrival, Frame, Group, Product, Step
+from archive.registry import Registry
 from archive.states import ArrivalState, Certification
 from tasks import orders
 from tasks.cascade import Tag
@@ -20,8 +20,8 @@ FLATS = MORNING + timedelta(hours=1, minutes=35)
 
 
 @pytest.fixture
-def world(tmp_path: Path, sqlite: Path) -> World:
-    return World(tmp_path, sqlite)
+def world(registry: Registry) -> World:
+    return World(registry)
 
 
 def why(world: World, kind: type[Any], number: int) -> Explanation:
