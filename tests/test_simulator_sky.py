@@ -54,7 +54,7 @@ def test_a_star_gives_the_electrons_of_its_magnitude() -> None:
     _, _, light = field_light(scene, 7000.0)
     _, _, empty = field_light(replace(scene, stars=()), 7000.0)
     photon = 1.98644586e-8 / 7000
-    expected = float(STAR.flux(np.array(7000.0))) / photon * 4.85e5 * 1.25 * 0.328
+    expected = float(STAR.flux(np.array(7000.0))) / photon * 483250.7 * 1.25 * 0.328
     expected *= 10 ** (-0.4 * 1.2 * float(extinction(np.array(7000.0))))
     # The channel is 12 slices high: what falls beside it is lost, a few per cent of a Moffat star.
     assert (light - empty).sum() == pytest.approx(expected, rel=0.12)

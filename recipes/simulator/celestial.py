@@ -31,7 +31,7 @@ from recipes.simulator.spectra import (
 )
 from recipes.simulator.stars import Star
 
-COLLECTING_AREA = 4.85e5  # cm**2 of an 8.2 m mirror
+COLLECTING_AREA = 483250.7  # cm**2, effective; the one that ESO's muse_standard reckons throughput with
 PHOTON_ENERGY = 1.98644586e-8  # erg Angstrom
 BLUR = np.hypot(2.45 / FWHM_PER_SIGMA, DISPERSION / np.sqrt(12))  # Angstrom, mean line-spread function with the pixel
 MOFFAT_POWER = 2.5
