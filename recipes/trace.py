@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,22 @@ _FAINTEST = 5.0  # times its noise that the step at an edge must have
 _PIXEL_SCATTER = 0.006  # of the sensitivity of single pixels, which limits the edges of a bright flat
 _LIMIT = 5.0  # sigma beyond which samples are left out of a polynomial; MP
 _WIDTH_LIMIT = 5.0  # mean absolute deviations from the median width; MP
-_CORNERS = (3, 10, 39, 46)  # slices at the corners of the field, whose widths show a clipped edge; MP
+# Slices at the corners of the field, whose widths show a clipped edge; MP
+_CORNERS = MappingProxyType({3: "bottom left", 10: "top left", 39: "bottom right", 46: "top right"})
+_WIDTH_WORDS = (
+    "Median width of slices",
+    "Mean width of slices",
+    "Standard deviation of widths of slices",
+    "Minimum width of slices",
+    "Maximum width of slices",
+)
+_GAP_WORDS = (
+    "Median of gaps between slices",
+    "Mean of gaps between slices",
+    "Standard deviation of gaps between slices",
+    "Minimum of gap between slices",
+    "Maximum gap between slices",
+)
 CENTRE, LEFT, RIGHT = 0, 1, 2  # numbers of the polynomials in the names of columns; MP
 
 
@@ -174,26 +190,27 @@ def measure_traces(traces: Sequence[Trace], rows: int) -> tuple[Measurement, ...
             )
         )
         if number in _CORNERS:
-            where = f"slice {number} on CCD, at a corner of the IFU"
-            found.append(Measurement(f"TRACE SLICE{number} WIDTH", trace.width, f"[pix] Width of {where}"))
+            comment = f"[pix] Width of {_CORNERS[number]} slice in the IFU ({number} on CCD)"
+            found.append(Measurement(f"TRACE SLICE{number} WIDTH", trace.width, comment))
     widths = np.array([trace.width for trace in traces])
     gaps = np.array(
         [after.polynomials[LEFT](middle) - before.polynomials[RIGHT](middle) for before, after in pairwise(traces)]
     )
-    return (*found, *_spread("WIDTHS", widths, "width of slices"), *_spread("GAPS", gaps, "gaps between slices"))
+    return (*found, *_spread("WIDTHS", widths, _WIDTH_WORDS), *_spread("GAPS", gaps, _GAP_WORDS))
 
 
-def _spread(name: str, values: Real, what: str) -> tuple[Measurement, ...]:
+def _spread(name: str, values: Real, words: Sequence[str]) -> tuple[Measurement, ...]:
+    """Return statistics of one value a slice, with their comments."""
     numbers = {
-        "MEDIAN": (np.median(values), "Median"),
-        "MEAN": (values.mean(), "Mean"),
-        "STDEV": (values.std(ddof=1), "Standard deviation"),
-        "MIN": (values.min(), "Minimum"),
-        "MAX": (values.max(), "Maximum"),
+        "MEDIAN": np.median(values),
+        "MEAN": values.mean(),
+        "STDEV": values.std(ddof=1),
+        "MIN": values.min(),
+        "MAX": values.max(),
     }
     return tuple(
-        Measurement(f"TRACE {name} {key}", float(value), f"[pix] {word} of {what}")
-        for key, (value, word) in numbers.items()
+        Measurement(f"TRACE {name} {key}", float(value), f"[pix] {comment}")
+        for (key, value), comment in zip(numbers.items(), words, strict=True)
     )
 
 
