@@ -128,29 +128,20 @@ def give_back(
     conclude(session, part.step, now)
 
 
-def conclude(session: Session, step: Step, now: datetime) -> int | None:
-    """Fail a step once all its parts have ended and one of them failed.
-
-    Returns
-    -------
-    int or None
-        The part that finishes the step, if every channel is done and it may now be claimed.
-    """
+def conclude(session: Session, step: Step, now: datetime) -> None:
+    """Fail a step whose channels have all ended if one of its parts failed; if none did, its finish may be claimed."""
     channels = [part for part in step.parts if part.channel != FINISH]
     finish = next(part for part in step.parts if part.channel == FINISH)
     unended = any(part.state in (PartState.QUEUED, PartState.RUNNING) for part in channels)
-    if unended or step.state is not StepState.RUNNING:
-        return None
     failed = [part for part in step.parts if part.state is PartState.FAILED]
-    if not failed:
-        return finish.id if finish.state is PartState.QUEUED else None
+    if unended or not failed or step.state is not StepState.RUNNING:
+        return
     if finish.state is PartState.QUEUED:
         move(finish, PartState.CANCELLED)
     step.error, step.error_kind = _sentence(failed), failed[0].error_kind
     step.ended = now
     move(step, StepState.FAILED)
     record(session, step, "step failed", step.error, now=now, kind=step.error_kind)
-    return None
 
 
 def _sentence(failed: list[Part]) -> str:

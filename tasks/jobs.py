@@ -15,11 +15,9 @@ def add_jobs(app: Celery, site: Site) -> None:
 
     @app.task(name=PART_TASK, throws=(PartFailed,))
     def part(part_id: int) -> None:
-        """Run one part, the finish of its step if it was the last, and let the planner see what has changed."""
+        """Run one part; then let the planner see what has changed, and what may be claimed now be sent."""
         try:
-            following: int | None = part_id
-            while following is not None:
-                following = run_part(site, following)
+            run_part(site, part_id)
         finally:
             run_cycle(site.registry, site.settings, app, site.clock())
 

@@ -29,16 +29,11 @@ GIGABYTE = 10**9  # bytes, as disks are counted
 log = structlog.get_logger()
 
 
-def run_part(site: Site, part_id: int) -> int | None:
+def run_part(site: Site, part_id: int) -> None:
     """Claim one part, do its work and write down what came out.
 
     Nothing happens if the part is not to be had: it was delivered twice, or taken back. A worker that lost its lease
     meanwhile leaves no trace either.
-
-    Returns
-    -------
-    int or None
-        The finishing part of the step, if this was the last of its channels.
 
     Raises
     ------
@@ -50,26 +45,25 @@ def run_part(site: Site, part_id: int) -> int | None:
         claimed = claim(session, part_id, this_worker(), site.clock(), worker)
     if claimed is None:
         log.info("part not claimed", part=part_id)
-        return None
+        return
     names = {"step": claimed.step_id, "channel": claimed.channel, "attempt": claimed.attempt}
     with structlog.contextvars.bound_contextvars(**names), Heartbeat(site.registry, claimed, worker, site.clock):
         try:
-            return _work(site, claimed)
+            _work(site, claimed)
         except LeaseLost as error:
             log.warning("outcome dropped", why=str(error))
-            return None
 
 
-def _work(site: Site, claimed: Claim) -> int | None:
+def _work(site: Site, claimed: Claim) -> None:
     """Do the work under the limits of the settings; every way in which it can fail is judged here, once."""
     worker = site.settings.worker
     log.info("part started")
     try:
         with limited_memory(worker.memory_limit_mb * MEGABYTE):
-            if claimed.channel != FINISH:
-                return _reduce(site, claimed)
-            finish(site, claimed)
-            return None
+            if claimed.channel == FINISH:
+                finish(site, claimed)
+            else:
+                _reduce(site, claimed)
     except LeaseLost:
         raise
     except SystemExit:  # raised by the signal that ends a pool process when its worker is stopped
@@ -88,7 +82,7 @@ def _give_back(site: Site, claimed: Claim, failure: Failure, backoff: timedelta)
         give_back(session, part, failure, site.clock(), attempts=attempts, backoff=backoff)
 
 
-def _reduce(site: Site, claimed: Claim) -> int | None:
+def _reduce(site: Site, claimed: Claim) -> None:
     """Send one channel through its recipe and put the outcome into the row."""
     check_space(site)
     with site.registry.read() as session:
@@ -116,9 +110,8 @@ def _reduce(site: Site, claimed: Claim) -> int | None:
         part.error = part.error_kind = ""
         part.ended, part.lease_until = site.clock(), None
         move(part, PartState.DONE)
-        following = conclude(session, part.step, part.ended)
+        conclude(session, part.step, part.ended)
     log.info("part done", seconds=round(seconds, 2), memory_mb=memory // MEGABYTE)
-    return following
 
 
 def _sync(path: Path) -> None:

@@ -36,7 +36,7 @@ class Station:
             "MUSECAL_WORKER__RESEND_SECONDS": "1",
             "MUSECAL_WORKER__BACKOFF_SECONDS": "0.2",
             "MUSECAL_WORKER__ATTEMPTS": "20",
-            "MUSECAL_WORKER__TIME_LIMIT_SECONDS": "2",
+            "MUSECAL_WORKER__TIME_LIMIT_SECONDS": "60",
             "MUSECAL_WORKER__MEMORY_LIMIT_MB": "512",
             odd_recipes.FLAG: str(folder / "flag"),
         }
