@@ -168,7 +168,9 @@ class TestFencing:
             part = session.get_one(Part, part_id)
             move(part, PartState.CANCELLED)
             move(part, PartState.QUEUED)
-        assert taken(registry, part_id) != before
+        assert taken(registry, part_id) != before  # though the worker is the same
+        with registry.begin() as session, pytest.raises(LeaseLost):
+            hold(session, before)
 
 
 class TestLoss:
