@@ -4,13 +4,18 @@ ESO's figures are those of its pipeline 2.8.7 on such frames: bias level 0.003 a
 above the ideal, middles of slices 0.0012 to 0.0018 pix and edges 0.0042 to 0.0052 pix rms.
 """
 
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
 import pytest
 
+import benchmarks
 from benchmarks.__main__ import accuracy, raw_frames
 from benchmarks.accuracy import Numbers
-from benchmarks.reduce import reduce
 from recipes.simulator.night import NightPlan, write_night
 from recipes.simulator.schedule import Sequence
 from recipes.simulator.truth import write_truth
@@ -46,24 +51,48 @@ BOUNDS = (
 )
 
 
+# Each recipe as a process of its own, started by a small one: a process counts its parent's memory as its own peak.
+REDUCE = """
+import sys
+from pathlib import Path
+from benchmarks.__main__ import RECIPES, raw_frames, run_ours
+night, folder, channel = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+raws = raw_frames(night)
+for tag, recipe in RECIPES.items():
+    print(recipe, run_ours(tag, raws[tag], folder, channel).memory)
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came out: distances from the truth, and peak memory of each recipe in MB."""
+
+    found: Numbers
+    memory: Mapping[str, float]
+
+
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Numbers:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     night, folder = tmp_path_factory.mktemp("night"), tmp_path_factory.mktemp("products")
     for _ in write_night(PLAN, night):
         pass
     write_truth(PLAN, night)
-    raws = raw_frames(night)
-    products = reduce("muse_bias", raws["BIAS"], {}, folder, channel=CHANNEL)
-    bias = {"MASTER_BIAS": products["MASTER_BIAS"]}
-    reduce("muse_dark", raws["DARK"], bias, folder, channel=CHANNEL)
-    reduce("muse_flat", raws["FLAT"], bias, folder, channel=CHANNEL)
-    return accuracy(folder, night, raws, CHANNEL)
+    command = [sys.executable, "-c", REDUCE, str(night), str(folder), str(CHANNEL)]
+    root = Path(benchmarks.__file__).parent.parent
+    lines = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
+    memory = {recipe: float(peak) for recipe, peak in map(str.split, lines)}
+    return Run(accuracy(folder, night, raw_frames(night), CHANNEL), memory)
 
 
 @pytest.mark.parametrize(("quantity", "least", "most"), BOUNDS, ids=[quantity for quantity, *_ in BOUNDS])
-def test_products_agree_with_the_truth(found: Numbers, quantity: str, least: float, most: float) -> None:
-    assert least <= found[quantity] <= most
+def test_products_agree_with_the_truth(run: Run, quantity: str, least: float, most: float) -> None:
+    assert least <= run.found[quantity] <= most
 
 
-def test_every_quantity_has_its_bounds(found: Numbers) -> None:
-    assert set(found) == {quantity for quantity, *_ in BOUNDS}
+def test_every_quantity_has_its_bounds(run: Run) -> None:
+    assert set(run.found) == {quantity for quantity, *_ in BOUNDS}
+
+
+@pytest.mark.parametrize(("recipe", "eso"), [("muse_bias", 2465), ("muse_dark", 1314), ("muse_flat", 2465)])
+def test_a_fifth_of_the_memory_of_eso_is_enough(run: Run, recipe: str, eso: float) -> None:
+    assert run.memory[recipe] < eso / 5
