@@ -21,7 +21,7 @@ from recipes.simulator.field import PIXEL, slice_places
 from recipes.simulator.linecatalog import qualities
 from recipes.simulator.night import NightPlan
 from recipes.simulator.optics import DISPERSION, Real, draw_slices, lsf_fwhm
-from recipes.simulator.spectra import EFFICIENCY_KNOTS, FWHM_PER_SIGMA, GRID, lamp_curve, smooth_curve
+from recipes.simulator.spectra import EFFICIENCY_KNOTS, FWHM_PER_SIGMA, GRID, smooth_curve
 from recipes.simulator.stars import FIELDS, STANDARDS, Star, field_stars, sky_position
 
 BEGINS = date(2014, 1, 1)  # of validity; statics of the instrument's first light serve every night
@@ -224,11 +224,10 @@ def _sky_lines(_: NightPlan) -> list[Any]:
 
 
 def _response(plan: NightPlan) -> list[Any]:
-    """Response of a v2 kind: of data that are corrected for the lamp spectrum, which the flat carries."""
+    """Response of the second kind (FFCORR): of data from which the lamp spectrum of the flat is taken out again."""
     wavelength = np.arange(4750.0 if plan.mode.endswith("-N") else 4600.0, 9450.0, DISPERSION)
-    lamp = lamp_curve(plan.mode)
     detected = photons(np.ones_like(GRID), plan.mode) / DISPERSION
-    response = 2.5 * np.log10(np.interp(wavelength, GRID, detected / (lamp / lamp.mean())))
+    response = 2.5 * np.log10(np.interp(wavelength, GRID, detected))
     unit = "2.5*log10((count/s/Angstrom)/(erg/s/cm**2/Angstrom))"
     return [
         _table(
