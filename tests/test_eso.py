@@ -70,10 +70,10 @@ def ours(eso: Referee, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 
 
 @pytest.mark.parametrize("recipe", [BIAS, DARK, FLAT], ids=lambda recipe: str(recipe.name))
-def test_parameters_have_the_names_and_defaults_of_eso(recipe: Recipe) -> None:
+def test_parameters_have_the_names_and_defaults_of_eso(recipe: Recipe, tmp_path: Path) -> None:
     plugins = next(Path("/usr/lib").glob("*/cpl/plugins"), Path("/usr/lib/esopipes-plugins"))
     command = ["esorex", f"--recipe-dir={plugins}", "--man-page", recipe.name]
-    page = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    page = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
     options = page.split("The following options")[1].split("Note that")[0].split("\n  --")[1:]
     theirs = {option.split()[0]: option.rsplit("[", 1)[1].split("]")[0] for option in options}
     # Which channels, and in how many files, is not a matter of the recipe here.
