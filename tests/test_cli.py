@@ -1,6 +1,7 @@
 """The command line as an operator meets it: what people type, what programs read, and codes and sentences on errors."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -148,6 +149,13 @@ def test_help_is_quick() -> None:
     assert "quarantine" in done.stdout
     assert time.monotonic() - began < 2.0  # 0.15 s of CPU; the rest is patience with a loaded machine
     assert time.process_time() - start < 0.5
+
+
+def test_the_shell_completes_commands() -> None:
+    asked = {"_MUSECAL_COMPLETE": "complete_bash", "COMP_WORDS": "musecal re", "COMP_CWORD": "1"}
+    musecal = Path(sys.executable).with_name("musecal")
+    done = subprocess.run([musecal], capture_output=True, text=True, env=os.environ | asked)
+    assert done.stdout.split() == ["requeue", "release"]
 
 
 def test_help_loads_nothing_heavy() -> None:
