@@ -53,9 +53,7 @@ def survey(session: Session, settings: Settings) -> Snapshot:
 def policy_of(settings: Settings) -> Policy:
     """Return what a plan has to know of the settings."""
     wanted = settings.plan
-    return Policy(
-        level=wanted.level, use_darks=wanted.use_darks, remake=wanted.remake, parameters=settings.recipes
-    )
+    return Policy(level=wanted.level, use_darks=wanted.use_darks, remake=wanted.remake, parameters=settings.recipes)
 
 
 def unreviewed() -> Select[Product]:
