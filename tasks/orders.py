@@ -12,8 +12,8 @@ from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from archive.history import record
-from archive.models import Arrival, Step
-from archive.states import ArrivalState, IllegalMove, PartState, StepState, move
+from archive.models import Arrival, Product, Step
+from archive.states import ArrivalState, Certification, IllegalMove, PartState, StepState, certify, move
 from tasks.advance import make_step
 from tasks.decisions import StepKey
 from tasks.failures import FINISH
@@ -113,6 +113,22 @@ def cancel(session: Session, step: Step, *, why: str, now: datetime) -> None:
     step.ended = now
     _stop_parts(session, step, why, now)
     record(session, step, "step cancelled", why, now=now)
+
+
+def judge(session: Session, product: Product, verdict: Certification, *, comment: str, now: datetime) -> None:
+    """Certify or reject a product, and have the planner look again at what stands near it.
+
+    Raises
+    ------
+    OrderRefused
+        That is its state already, or cannot follow it.
+    """
+    try:
+        certify(product, verdict)
+    except IllegalMove as error:
+        raise OrderRefused(f"product {product.id} ({product.name}): {error}") from error
+    product.reviewed = False
+    record(session, product, f"product {verdict}", comment, now=now)
 
 
 def release_arrival(session: Session, arrival: Arrival, settings: Settings, *, why: str, now: datetime) -> Path:

@@ -14,9 +14,10 @@ from archive.inspection import Extension, Inspection
 from archive.models import Frame, Group, Product, Step
 from archive.night import mjd_of
 from archive.registry import Registry
-from archive.states import Certification, PartState, StepState, check_move, move
+from archive.states import Certification, PartState, StepState, move
 from recipes.muse import extension_name
 from recipes.recipe import Value
+from tasks import orders
 from tasks.advance import Advanced, advance
 from tasks.cascade import RULES, STEPS_BY_NAME, Tag
 from tasks.classify import classify
@@ -144,8 +145,7 @@ class World:
         """Certify or reject a product."""
         with self.registry.begin() as session:
             product = session.scalars(select(Product).where(Product.name == name)).one()
-            check_move(product.certification, verdict)
-            product.certification, product.reviewed = verdict, False
+            orders.judge(session, product, verdict, comment="looked at", now=self.now)
 
     def steps(self, name: str) -> list[Step]:
         """Every make of the steps of this name, with what hangs on them loaded."""

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from raw_frame import write_raw_frame
 from small_night import MORNING, World
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from archive.history import history
-from archive.models import Arrival, Step
+from archive.models import Arrival, Product, Step
 from archive.registry import Registry
-from archive.states import ArrivalState, PartState, StepState, move
+from archive.states import ArrivalState, Certification, PartState, StepState, move
 from archive.store import Store
 from tasks import orders
 from tasks.cascade import Tag
@@ -203,6 +204,22 @@ def test_every_order_is_kept_with_its_reason(world: World) -> None:
         ("step cancelled", "useless"),
         ("step requeued", "lamp mended"),
     ]
+
+
+def test_a_rejected_product_has_its_dependants_made_again_from_what_is_left(world: World) -> None:
+    world.template(Tag.BIAS, MORNING.replace(hour=11))
+    world.template(Tag.DARK, MORNING.replace(hour=12))
+    world.settle()
+    used = world.used(world.steps("dark")[-1], "MASTER_BIAS")
+    assert used is not None
+    world.judge(used, Certification.REJECTED)
+    world.settle()
+    first, second = world.steps("dark")
+    assert (first.state, second.state) == (StepState.DONE, StepState.DONE)
+    assert world.used(second, "MASTER_BIAS") not in (used, None)
+    with world.registry.read() as session:
+        product = session.scalars(select(Product).where(Product.name == used)).one()
+        assert history(session, product)[-1].why == "looked at"
 
 
 def test_a_file_in_quarantine_comes_back_as_a_new_arrival(world: World, tmp_path: Path) -> None:

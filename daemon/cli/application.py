@@ -2,7 +2,7 @@
 
 import typer
 
-from daemon.cli import orders, processes, upkeep, views
+from daemon.cli import certification, orders, processes, upkeep, views
 
 app = typer.Typer(
     name="musecal",
@@ -15,7 +15,14 @@ app = typer.Typer(
 for panel, commands in {
     "Processes": (processes.run, processes.watch, processes.worker, processes.simulate, processes.demo),
     "Looking": (views.status, views.night, views.queue, views.show, views.why, views.products, views.cascade),
-    "Orders": (orders.requeue, orders.hold, orders.release, orders.cancel),
+    "Orders": (
+        orders.requeue,
+        orders.hold,
+        orders.release,
+        orders.cancel,
+        certification.certify,
+        certification.reject,
+    ),
     "Upkeep": (upkeep.ingest, upkeep.verify),
 }.items():
     for command in commands:
