@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 
 class ArrivalState(StrEnum):
-    """What became of a file that was seen. Every file ends in one of the last four, or is still awaited."""
+    """What became of a file that was seen. Every file ends in one of the last five, or is still awaited."""
 
     WAITING = "waiting"  # still growing, or younger than the settle time
     STALLED = "stalled"  # incomplete for longer than the limit; still looked at
@@ -15,6 +15,7 @@ class ArrivalState(StrEnum):
     DUPLICATE = "duplicate"  # the same content was here before; nothing to do
     QUARANTINED = "quarantined"  # unreadable or truncated; kept with its reason until released
     RELEASED = "released"  # given back by an operator to be looked at again as a new arrival
+    GONE = "gone"  # removed by somebody else before it was whole
 
 
 class GroupState(StrEnum):
@@ -66,6 +67,7 @@ ARRIVAL_MOVES: Moves = MappingProxyType(
         ArrivalState.DUPLICATE: frozenset(),
         ArrivalState.QUARANTINED: frozenset({ArrivalState.RELEASED}),
         ArrivalState.RELEASED: frozenset(),
+        ArrivalState.GONE: frozenset(),
     }
 )
 GROUP_MOVES: Moves = MappingProxyType(

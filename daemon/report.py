@@ -44,6 +44,7 @@ class Fate(StrEnum):
     DUPLICATE = "duplicate"
     QUARANTINED = "quarantined"
     RELEASED = "released"  # from quarantine, to be looked at again as a new arrival
+    GONE = "gone"  # from the incoming folder, before it was whole
     SUPERSEDED = "superseded"  # the same DP id came again with other content
     UNEXPLAINED = "unexplained"  # the ledger does not balance
 
@@ -218,6 +219,8 @@ def _fate(arrival: Arrival) -> tuple[Fate, str]:
             return Fate.QUARANTINED, arrival.reason
         case ArrivalState.RELEASED:
             return Fate.RELEASED, arrival.reason or "It was given back to be looked at again."
+        case ArrivalState.GONE:
+            return Fate.GONE, arrival.reason
         case ArrivalState.DUPLICATE:
             return Fate.DUPLICATE, arrival.reason or "The same content was here before."
         case ArrivalState.INGESTED if arrival.frame:

@@ -7,7 +7,7 @@ the disk may be away: the watcher says so, waits, and comes again; what is in th
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
@@ -92,6 +92,7 @@ class Watcher:
         self._arrivals = Arrivals(settle=settings.watch.settle_seconds, longest_pause=LONGEST_PAUSE_SECONDS)
         self._hints = Hints(self._folder, settings.watch.mode)
         self._next_scan = self._last_scan = 0.0
+        self._found: Collection[Path] | None = None  # by the last scan, until the registry has heard of it
         self._next_cycle = 0.0
         self._cycle_seconds = 0.0  # what the planner took the last time
         self._resume = 0.0  # no file is taken before, while the registry is away or the disk is full
@@ -118,6 +119,7 @@ class Watcher:
         if time.monotonic() >= self._next_scan:
             self._scan()
         try:
+            self._give_up_missing()
             if self._take_settled() or time.monotonic() >= self._next_cycle:
                 self._run_cycle()
         except (OperationalError, InterfaceError) as error:
@@ -159,11 +161,18 @@ class Watcher:
             self._note_trouble("incoming folder", "; ".join(reasons))
         else:
             self._arrivals.retain(found.files.keys())
+            self._found = found.files.keys()
             self._end_trouble("incoming folder")
         self._note_time("last_scan")
         if not self._ready:
             self._ready = True
             notify("READY=1", "STATUS=watching")
+
+    def _give_up_missing(self) -> None:
+        """Have the registry note which awaited files the last scan did not find any more."""
+        if self._found is not None and time.monotonic() >= self._resume:
+            self._intake.give_up(self._folder, self._found, datetime.now(UTC))
+            self._found = None
 
     def _take_settled(self) -> bool:
         """Take what has settled, up to about a second of it; return True if anything was taken in."""

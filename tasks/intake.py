@@ -4,6 +4,7 @@ The order makes it safe to be killed anywhere: the bytes get their place first, 
 only then the incoming name goes. Whoever takes the same file again ends with the same registry.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import count
@@ -86,6 +87,29 @@ class Intake:
         except UnreadableFile as error:
             return self._quarantine(path, str(error), now)
         return self._ingest(path, inspection, now)
+
+    def give_up(self, folder: Path, present: Collection[Path], now: datetime) -> None:
+        """Note which awaited files are no longer there.
+
+        Parameters
+        ----------
+        folder : Path
+        present : collection of Path
+            Every file that a complete scan of the folder found.
+        now : datetime
+        """
+        inside = Arrival.path.startswith(f"{folder}/", autoescape=True)
+        awaited = select(Arrival).where(Arrival.state.in_(AWAITED), inside)
+        with self._registry.read() as session:
+            if all(Path(arrival.path) in present for arrival in session.scalars(awaited)):
+                return
+        with self._registry.begin() as session:
+            for arrival in session.scalars(awaited):
+                if Path(arrival.path) in present or Path(arrival.path).exists():
+                    continue
+                arrival.reason = f"Somebody removed it before it was whole. {arrival.reason}".rstrip()
+                move(arrival, ArrivalState.GONE)
+                record(session, arrival, "file gone", arrival.reason, now=now)
 
     def _taken_before(self, path: Path) -> Taken | None:
         """Return what became of this very file when it was taken before; let go of it if that was not done then."""

@@ -173,6 +173,32 @@ def test_a_file_that_stays_short_is_truncated_in_the_end(site: Site) -> None:
     assert not path.exists()
 
 
+def test_a_file_that_is_removed_before_it_is_whole_is_gone_and_another_may_come_under_its_name(site: Site) -> None:
+    path, other = site.bias(), site.bias(frame=2)
+    whole = path.read_bytes()
+    for short in (path, other):
+        short.write_bytes(whole[:-5000])
+        site.take(short)
+    path.unlink()
+    for _ in range(2):
+        site.intake.give_up(site.incoming, {other}, NOW)
+    assert [arrival.state for arrival in site.rows(Arrival)] == [ArrivalState.GONE, ArrivalState.WAITING]
+    assert [event.what for event in site.rows(Event) if event.subject == "arrival"] == ["file gone"]
+    path.write_bytes(whole)
+    assert site.take(path).state is ArrivalState.INGESTED
+    states = [arrival.state for arrival in site.rows(Arrival)]
+    assert states == [ArrivalState.GONE, ArrivalState.WAITING, ArrivalState.INGESTED]
+
+
+def test_a_file_that_the_scan_missed_but_that_is_there_is_not_given_up(site: Site) -> None:
+    path = site.bias()
+    path.write_bytes(path.read_bytes()[:-5000])
+    site.take(path)
+    site.intake.give_up(site.incoming, (), NOW)
+    site.intake.give_up(site.incoming / "elsewhere", (), NOW)
+    assert [arrival.state for arrival in site.rows(Arrival)] == [ArrivalState.WAITING]
+
+
 def test_the_same_path_with_a_new_file_is_a_new_arrival(site: Site) -> None:
     path = site.bias("frame.fits")
     site.take(path)

@@ -34,7 +34,7 @@ TABLES: Mapping[type[StrEnum], tuple[Moves, StrEnum]] = {  # with the state in w
     PartState: (PART_MOVES, PartState.QUEUED),
     Certification: (CERTIFICATION_MOVES, Certification.PROVISIONAL),
 }
-FINAL = (ArrivalState.INGESTED, ArrivalState.DUPLICATE, ArrivalState.RELEASED, StepState.DONE)
+FINAL = (ArrivalState.INGESTED, ArrivalState.DUPLICATE, ArrivalState.RELEASED, ArrivalState.GONE, StepState.DONE)
 
 
 @dataclass

@@ -4,7 +4,7 @@ import errno
 import gzip
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -47,6 +47,10 @@ class Clerk:
         self.given.append(path.name)
         path.unlink()
         return Taken(ArrivalState.INGESTED, len(self.given))
+
+    def give_up(self, folder: Path, present: Collection[Path], now: datetime) -> None:
+        assert (folder.is_absolute(), now.tzinfo) == (True, UTC)
+        assert all(path.parent.is_relative_to(folder) for path in present)
 
 
 def settings_for(folder: Path, **watch: object) -> Settings:
@@ -348,11 +352,14 @@ def test_real_frames_in_every_compression_are_taken_in_once(tmp_path: Path, sqli
         shutil.copyfile(plain, incoming / "again.fits")
         wait_for(lambda: arrivals(sqlite_registry).get("again.fits") == ["duplicate"])
         wait_for(lambda: [path.name for path in incoming.iterdir()] == ["truncated.fits"])
+        wait_for(lambda: arrivals(sqlite_registry)["truncated.fits"] == ["waiting"])
+        (incoming / "truncated.fits").unlink()
+        wait_for(lambda: arrivals(sqlite_registry)["truncated.fits"] == ["gone"])
     assert arrivals(sqlite_registry) == {
         "plain.fits": ["ingested"],
         "packed.fits.gz": ["ingested"],
         "nonsense.fits": ["quarantined"],
-        "truncated.fits": ["waiting"],
+        "truncated.fits": ["gone"],
         "again.fits": ["duplicate"],
     }
     with sqlite_registry.read() as session:

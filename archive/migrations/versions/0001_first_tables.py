@@ -132,7 +132,7 @@ def upgrade() -> None:
         sa.Column("mtime_ns", sa.BigInteger(), nullable=False),
         sa.Column(
             "state",
-            _states("arrivalstate", "waiting", "stalled", "ingested", "duplicate", "quarantined", "released"),
+            _states("arrivalstate", "waiting", "stalled", "ingested", "duplicate", "quarantined", "released", "gone"),
             nullable=False,
         ),
         sa.Column("reason", sa.String(), nullable=False),
