@@ -68,7 +68,9 @@ def at_rest(station: WholeDaemon, files: int) -> bool:
     """Return True once every file is taken and nothing is left to do."""
     with station.registry.read() as session:
         taken = session.scalars(select(Arrival.id).where(Arrival.state != ArrivalState.WAITING)).all()
-        busy = session.scalars(select(Step.id).where(Step.state.in_((StepState.QUEUED, StepState.RUNNING)))).all()
+        # A step that waits is about to be queued: everything that a step of these nights needs is made in them.
+        unfinished = (StepState.WAITING, StepState.QUEUED, StepState.RUNNING)
+        busy = session.scalars(select(Step.id).where(Step.state.in_(unfinished))).all()
         done = session.scalars(select(Step.id).where(Step.state == StepState.DONE)).all()
         open_groups = session.scalars(select(Group.id).where(Group.state == GroupState.OPEN)).all()
     return len(taken) >= files and bool(done) and not busy and not open_groups
