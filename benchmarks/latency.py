@@ -14,8 +14,9 @@ import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 
 from archive.models import Arrival, Group, Step
 from archive.registry import Registry
@@ -25,6 +26,7 @@ from recipes.simulator.schedule import Sequence
 from tasks.settings import Settings, load_settings
 
 FIRST_NIGHT = date(2026, 6, 17)
+Answer = TypeVar("Answer")
 PATIENCE_SECONDS = 300.0
 SETTLE_SECONDS = 2.0
 SETTINGS = f"""
@@ -36,34 +38,33 @@ settle_seconds = {SETTLE_SECONDS}
 """
 
 
-def wait_for(folder: Path, value: str, query: object, registry: Registry) -> datetime | int:
+def wait_for(what: str, query: Select[Answer], registry: Registry, log: Path) -> Answer:
     """Ask the registry until a query answers with something; the log's end is told if it never does."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         with registry.read() as session:
-            found: datetime | int | None = session.scalar(query)  # type: ignore[call-overload]  # any select
-        if found:
-            return found
+            if found := session.scalar(query):
+                return found
         time.sleep(0.01)
-    raise SystemExit(f"no {value} within {PATIENCE_SECONDS:.0f} s: {(folder / 'log').read_text()[-2000:]}")
+    raise SystemExit(f"no {what} within {PATIENCE_SECONDS:.0f} s: {log.read_text()[-2000:]}")
 
 
-def latency(folder: Path, frames: list[Path], night: date, settings: Settings, registry: Registry) -> float:
+def latency(log: Path, frames: list[Path], night: date, settings: Settings, registry: Registry) -> float:
     """Copy a night's biases in; return the seconds from the last one to its step running, less the settling."""
     taken = select(func.count()).select_from(Arrival).where(Arrival.state == ArrivalState.INGESTED)
     with registry.read() as session:
         before = session.scalar(taken) or 0
     for path in frames[:-1]:
         shutil.copyfile(path, settings.archive.incoming / path.name)
-    wait_for(folder, "frames taken", taken.having(func.count() == before + len(frames) - 1), registry)
+    wait_for("frames taken", taken.having(func.count() == before + len(frames) - 1), registry, log)
     shutil.copyfile(frames[-1], settings.archive.incoming / frames[-1].name)
     complete = datetime.now(UTC)
-    bias = select(Step.started).join(Step.group).where(Group.night == night, Step.started.is_not(None))
-    began = wait_for(folder, "step running", bias, registry)
-    assert isinstance(began, datetime)  # noqa: S101 - what the query selects
-    done = select(Step.id).join(Step.group).where(Group.night == night, Step.state == StepState.DONE)
-    wait_for(folder, "step done", done, registry)  # so that the next night finds idle workers
-    return (began - complete).total_seconds() - settings.watch.settle_seconds
+    bias = select(Step).join(Step.group).where(Group.night == night, Step.started.is_not(None))
+    step = wait_for("step running", bias, registry, log)
+    wait_for("step done", bias.where(Step.state == StepState.DONE), registry, log)  # the next night finds idle workers
+    if step.started is None:
+        raise SystemExit("the step that runs has no time of its start.")
+    return (step.started - complete).total_seconds() - settings.watch.settle_seconds
 
 
 def main() -> None:
@@ -96,7 +97,7 @@ def main() -> None:
                     time.sleep(0.1)
                     if process.poll() is not None:
                         raise SystemExit((folder / "log").read_text()[-2000:])
-                seconds = [latency(folder, frames[night], night, settings, registry) for night in nights]
+                seconds = [latency(folder / "log", frames[night], night, settings, registry) for night in nights]
             finally:
                 process.send_signal(signal.SIGTERM)
                 process.wait(120)
