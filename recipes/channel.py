@@ -1,22 +1,56 @@
-"""Joining a pure recipe to files: raw frames and calibrations of one channel in, products with their provenance out."""
+"""Joining a pure recipe to files: raw frames and calibrations in, products with their provenance out.
+
+``reduce_channel`` is the first half of a recipe, on one channel; ``merge_channels`` puts the same product of several
+channels into one file. A recipe whose products are of the whole instrument has a second half, ``combine_channels``.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from recipes.fits import FileStack, open_image, open_stack, read_table
+import numpy as np
+
+from recipes.diskarray import DiskArray
+from recipes.fits import FileSource, open_image, open_source, open_stack, read_table
 from recipes.headers import Hdu, Header, read_hdus
 from recipes.muse import extension_name
 from recipes.products import NOT_INHERITED, OF_CHANNEL, POINTERS, copied, primary_header, sealed, write_product
-from recipes.recipe import Channel, Measurement, Params, Product, Recipe, RecipeError, Value
+from recipes.recipe import (
+    Channel,
+    Exposure,
+    Instrument,
+    Measurement,
+    Params,
+    Product,
+    Recipe,
+    RecipeError,
+    Result,
+    TableSource,
+    Value,
+)
 
 PRO_DICTIONARY = "PRO-1.16"  # version of ESO's data dictionary that the PRO cards follow
 DIGEST_LENGTH = 40  # hexadecimal digits of a SHA-256 that fit a card ``HIERARCH ESO PRO REC1 RAW123 SHA256``
 MISSING = "ESO DRS MUSE CHANNELS MISSING"
+# Calibrations that are neither an image with flags and variance (MASTER_...) nor one table: cubes, masks, and
+# catalogues with a table for each star, field or filter.
+SEVERAL_EXTENSIONS = frozenset(
+    {
+        "ASTROMETRY_REFERENCE",
+        "ASTROMETRY_WCS",
+        "FILTER_LIST",
+        "LSF_PROFILE",
+        "SKY_LINES",
+        "STD_FLUX_TABLE",
+        "TWILIGHT_CUBE",
+        "VIGNETTING_MASK",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +85,10 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Files and measurements by PRO.CATG, and sentences an operator should read."""
+    """Files and measurements by the name of the product, and sentences an operator should read.
+
+    The name is PRO.CATG, with ``_0001`` and so on where a product is numbered.
+    """
 
     files: Mapping[str, Path]
     measurements: Mapping[str, tuple[Measurement, ...]]
@@ -90,7 +127,7 @@ def reduce_channel(
     folder: Path,
     provenance: Provenance,
 ) -> Outcome:
-    """Run a recipe on one channel and write ``folder/<CATG>-<NN>.fits`` for each product.
+    """Run a recipe on one channel and write ``folder/<name>-<NN>.fits`` for each product.
 
     Parameters
     ----------
@@ -121,28 +158,134 @@ def reduce_channel(
                 number=channel,
                 stacks=stacks,
                 images={tag: open_image(path, channel, scratch=scratch) for tag, path in images.items()},
-                tables={
-                    tag: read_table(path, channel, scratch=scratch)
-                    for tag, path in calibrations.items()
-                    if tag not in images
-                },
+                tables=_tables(calibrations, channel, scratch),
+                files=_files(calibrations, scratch),
                 detector=main.detector,
             ),
             params,
         )
-        record = _record(main, recipe, provenance, calibrations)
-        written = {}
-        for product in result.products:
-            file = f"{product.catg}-{channel:02d}.fits"
-            write_product(scratch / file, _primary(main, product, record, file), product.content)
-            written[product.catg] = file
-        for file in written.values():
-            (scratch / file).rename(folder / file)
+        record = _record(main.header, main.exposures, recipe, provenance, calibrations)
+        outcome = _write(result, main.header, record, scratch, f"-{channel:02d}.fits")
+        return _moved(outcome, folder)
+
+
+def combine_channels(
+    recipe: Recipe,
+    params: Params,
+    *,
+    channels: Mapping[int, Mapping[str, Path]],
+    raws: Mapping[str, Sequence[Path]],
+    calibrations: Mapping[str, Path],
+    folder: Path,
+    provenance: Provenance,
+    missing: Sequence[int] = (),
+) -> Outcome:
+    """Run the second half of a recipe and write ``folder/<name>.fits`` for each product.
+
+    The products have everything but their names in the archive, which ``identify`` puts into them.
+
+    Parameters
+    ----------
+    recipe, params
+        What to run, and how; ``recipe.combine`` is there.
+    channels : mapping of channel to mapping of name to path
+        What ``reduce_channel`` made of each channel; at least one.
+    raws, calibrations, folder, provenance
+        As for ``reduce_channel``.
+    missing : sequence of int
+        Channels of the raw frames that gave nothing; the primary HDU of the products says so.
+
+    Raises
+    ------
+    RecipeError
+        If the channels cannot be joined; nothing is left in the folder.
+    """
+    if recipe.combine is None:
+        raise ValueError(f"{recipe.name} has nothing to combine; its channels are merged.")
+    with TemporaryDirectory(prefix="all-", dir=folder) as name:
+        scratch = Path(name)
+        first = min(channels)
+        stacks = {tag: open_stack(paths, first, scratch=scratch) for tag, paths in raws.items() if paths}
+        main = stacks[recipe.raw[0]]
+        numbers = count(1)
+
+        def allocate(shape: tuple[int, ...], dtype: type[np.generic]) -> DiskArray:
+            return DiskArray.zeros(scratch / f"{next(numbers)}.array", shape, dtype)
+
+        result = recipe.combine(
+            Instrument(
+                channels={
+                    channel: {name: open_source(path) for name, path in files.items()}
+                    for channel, files in sorted(channels.items())
+                },
+                missing=tuple(sorted(missing)),
+                exposures={tag: stack.exposures for tag, stack in stacks.items()},
+                tables=_tables(calibrations, first, scratch),
+                files=_files(calibrations, scratch),
+                allocate=allocate,
+                detector=main.detector,
+            ),
+            params,
+        )
+        header = main.header.matching(OF_CHANNEL, inverted=True)
+        if missing:
+            header = header | Header.of(_missing(missing))
+        record = _record(main.header, main.exposures, recipe, provenance, calibrations)
+        _name(record, Identity("", "", "", datetime(1970, 1, 1, tzinfo=UTC)))  # keeps their places
+        record.set("DATAMD5", "0" * 32, "MD5 checksum")
+        return _moved(_write(result, header, record, scratch, ".fits"), folder)
+
+
+def identify(path: Path, identity: Identity) -> None:
+    """Put its names and the signature of its data into a file that ``combine_channels`` wrote; twice gives the same."""
+    signature = hashlib.md5(usedforsecurity=False)
+    hdus = read_hdus(path)
+    primary = next(hdus)
+    header = Header(primary.header.cards)
+    with path.open("r+b") as file:
+        for hdu in hdus:
+            file.seek(hdu.start)
+            for block in copied(file, hdu.padded_size):
+                signature.update(block)
+        _name(header, identity)
+        header.set("DATAMD5", signature.hexdigest(), "MD5 checksum")
+        unit = sealed(header, int(str(primary.header["DATASUM"])))
+        if len(unit) != primary.start:
+            raise ValueError(f"{path.name} has no room for its names; make it with combine_channels.")
+        file.seek(0)
+        file.write(unit)
+
+
+def _tables(calibrations: Mapping[str, Path], channel: int, scratch: Path) -> dict[str, TableSource]:
+    return {
+        tag: read_table(path, channel, scratch=scratch)
+        for tag, path in calibrations.items()
+        if not tag.startswith("MASTER_") and tag not in SEVERAL_EXTENSIONS
+    }
+
+
+def _files(calibrations: Mapping[str, Path], scratch: Path) -> dict[str, FileSource]:
+    return {tag: open_source(path, scratch=scratch) for tag, path in calibrations.items() if tag in SEVERAL_EXTENSIONS}
+
+
+def _write(result: Result, inherited: Header, record: Header, folder: Path, end: str) -> Outcome:
+    """Write the products of a result; return where they are."""
+    for product in result.products:
+        file = f"{product.name}{end}"
+        write_product(folder / file, _primary(inherited, product, record, file), product.content)
     return Outcome(
-        {catg: folder / file for catg, file in written.items()},
-        {product.catg: product.measurements for product in result.products},
+        {product.name: folder / f"{product.name}{end}" for product in result.products},
+        {product.name: product.measurements for product in result.products},
         result.warnings,
     )
+
+
+def _moved(outcome: Outcome, folder: Path) -> Outcome:
+    """Give the files of an outcome their places."""
+    for path in outcome.files.values():
+        path.rename(folder / path.name)
+    files = {name: folder / path.name for name, path in outcome.files.items()}
+    return Outcome(files, outcome.measurements, outcome.warnings)
 
 
 def _check_inputs(recipe: Recipe, raws: Mapping[str, Sequence[Path]], calibrations: Mapping[str, Path]) -> None:
@@ -158,9 +301,9 @@ def _check_inputs(recipe: Recipe, raws: Mapping[str, Sequence[Path]], calibratio
         raise RecipeError(f"{recipe.name} needs {' and '.join(missing)}, which it was not given.")
 
 
-def _primary(main: FileStack, product: Product, record: Header, file: str) -> Header:
-    """Return the primary header of a product of one channel."""
-    header = primary_header() | main.header.matching(NOT_INHERITED, inverted=True)
+def _primary(inherited: Header, product: Product, record: Header, file: str) -> Header:
+    """Return the primary header of a product."""
+    header = primary_header() | inherited.matching(NOT_INHERITED, inverted=True)
     if "RADECSYS" in header:  # the keyword was RADESYS from FITS 1.0 on; ESO writes that too
         header.set("RADESYS", header["RADECSYS"], "Coordinate system")
         del header.cards["RADECSYS"]
@@ -176,15 +319,21 @@ def _primary(main: FileStack, product: Product, record: Header, file: str) -> He
     return header
 
 
-def _record(main: FileStack, recipe: Recipe, provenance: Provenance, calibrations: Mapping[str, Path]) -> Header:
+def _record(
+    first: Header,
+    exposures: Sequence[Exposure],
+    recipe: Recipe,
+    provenance: Provenance,
+    calibrations: Mapping[str, Path],
+) -> Header:
     """Return the PRO cards that all products of one run share."""
     header = Header.of(
         ("ESO PRO TYPE", "REDUCED", "Product type"),
-        ("ESO PRO TECH", main.header.get("ESO DPR TECH", "IFU"), "Observation technique"),
+        ("ESO PRO TECH", first.get("ESO DPR TECH", "IFU"), "Observation technique"),
         ("ESO PRO SCIENCE", False, "Scientific product if T"),
         ("ESO PRO DID", PRO_DICTIONARY, "Data dictionary for PRO"),
-        ("ESO PRO ANCESTOR", f"{main.exposures[0].name}.fits", "Archive name of the first raw frame"),
-        ("ESO PRO DATANCOM", len(main.exposures), "Number of combined frames"),
+        ("ESO PRO ANCESTOR", f"{exposures[0].name}.fits", "Archive name of the first raw frame"),
+        ("ESO PRO DATANCOM", len(exposures), "Number of combined frames"),
         ("ESO PRO REC1 ID", provenance.recipe, "Pipeline recipe (unique) identifier"),
         ("ESO PRO REC1 DRS ID", f"musecal-{version('musecal')}", "Data Reduction System identifier"),
         ("ESO PRO REC1 PIPE ID", f"musecal/{provenance.version}", "Pipeline (unique) identifier"),
@@ -275,17 +424,24 @@ def merge_channels(
 def _common(primary: Header, identity: Identity, channels_missing: Sequence[int]) -> Header:
     """Return the primary header of a file of all channels from that of its first channel."""
     header = primary.matching(OF_CHANNEL, inverted=True)
+    _name(header, identity)
+    if channels_missing:
+        header.set(*_missing(channels_missing))
+    header.set("DATAMD5", "0" * 32, "MD5 checksum")
+    return header
+
+
+def _name(header: Header, identity: Identity) -> None:
     if identity.created:
         created = identity.created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
         header.set("DATE", created, "file creation date (YYYY-MM-DDThh:mm:ss UT)")
     header.set("ARCFILE", identity.arcfile, "Archive File Name")
     header.set("ORIGFILE", identity.origfile, "Original File Name")
     header.set("PIPEFILE", identity.pipefile, "Filename of data product")
-    if channels_missing:
-        numbers = ",".join(str(channel) for channel in sorted(channels_missing))
-        header.set(MISSING, numbers, "Channels without data here")
-    header.set("DATAMD5", "0" * 32, "MD5 checksum")
-    return header
+
+
+def _missing(channels: Sequence[int]) -> tuple[str, str, str]:
+    return MISSING, ",".join(str(channel) for channel in sorted(channels)), "Channels without data here"
 
 
 def _of_channel(hdu: Hdu, primary: Header, channel: int) -> Header:

@@ -5,6 +5,7 @@ channel (``DATA``, ``DQ``, ``STAT``) or of all (``CHAN05.DATA``), of this pipeli
 name, wherever on disk.
 """
 
+import math
 import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,14 +17,28 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from recipes.diskarray import DiskArray
 from recipes.headers import BLOCK, Hdu, Header, UnreadableFile, data_size, padded, read_hdus, read_header
-from recipes.muse import LAMP_NUMBERS, Detector, Quadrant, extension_name
-from recipes.recipe import Column, Exposure, Image, RecipeError, Table, TableSource, Value
+from recipes.muse import FOCAL_SCALE, LAMP_NUMBERS, Detector, Quadrant, extension_name
+from recipes.recipe import (
+    Column,
+    Exposure,
+    Image,
+    Keyword,
+    MaskStage,
+    Plane,
+    Pointing,
+    RecipeError,
+    Table,
+    TableSource,
+    Value,
+)
 
 PLANES = ("DATA", "DQ", "STAT")
 QC = re.compile(r"ESO QC ")
 _SIGN = 1 << 15  # BZERO of 16-bit raw frames: unsigned values are stored as signed ones less this
-_TYPES = {16: ">i2", 32: ">i4", -32: ">f4"}  # by BITPIX
+_TYPES = {8: "u1", 16: ">i2", 32: ">i4", -32: ">f4", -64: ">f8"}  # by BITPIX
+_STAGES = (1, 2, 3, 4)  # of the calibration mask, INS POS1 to POS4
 _UNPACK_ROWS = 64
 Wanted = Callable[[Header], frozenset[str]]  # the extensions that are wanted, by the primary header; none: all
 
@@ -37,7 +52,7 @@ class DeadChannel(RecipeError):  # noqa: N818 - reads as what it is
 
 
 @dataclass(frozen=True)
-class Plane:
+class FilePlane:
     """A two-dimensional array in a file, read anew for each block of rows.
 
     Parameters
@@ -56,10 +71,10 @@ class Plane:
     dtype: str
 
     @classmethod
-    def of(cls, path: Path, hdu: Hdu) -> "Plane":
+    def of(cls, path: Path, hdu: Hdu) -> "FilePlane":
         """Describe the image of an HDU."""
         bits = hdu.header.whole("BITPIX")
-        if hdu.header.whole("NAXIS") != 2 or bits not in _TYPES:
+        if hdu.header.whole("NAXIS") != 2 or bits not in (16, 32, -32):
             raise UnreadableFile(
                 f"{hdu.name} of {path.name} has BITPIX {bits} and NAXIS {hdu.header['NAXIS']};"
                 " two axes of 16 or 32 bit integers or 32 bit reals are needed."
@@ -92,7 +107,7 @@ class FileStack:
     """
 
     exposures: tuple[Exposure, ...]
-    planes: tuple[Plane, ...]
+    planes: tuple[FilePlane, ...]
     header: Header
 
     def rows(self, frame: int, start: int, stop: int) -> NDArray[np.uint16]:
@@ -126,7 +141,7 @@ class FileImage:
     """A calibration image of one channel; a ``recipe.ImageSource``."""
 
     header: Header
-    planes: tuple[Plane, Plane, Plane]
+    planes: tuple[FilePlane, FilePlane, FilePlane]
 
     @property
     def measurements(self) -> Mapping[str, int | float | str]:
@@ -142,6 +157,75 @@ class FileImage:
         """Return trimmed rows [start, stop)."""
         data, dq, stat = (plane.rows(start, stop) for plane in self.planes)
         return Image(data=data, dq=dq.view(np.uint32), stat=stat, unit=str(self.header.get("BUNIT", "")))
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A file of several extensions; a ``recipe.Source``."""
+
+    path: Path
+    header: Header
+    hdus: tuple[Hdu, ...]
+
+    @property
+    def measurements(self) -> Mapping[str, int | float | str]:
+        """QC1 parameters by name without ``ESO QC``; NaN where the file leaves the value open."""
+        return {name.removeprefix("ESO QC "): value for name, value in self.header.matching(QC).items()}
+
+    @property
+    def keywords(self) -> Mapping[str, Value]:
+        """Every other card of the primary HDU."""
+        return self.header.matching(QC, inverted=True)
+
+    @property
+    def tables(self) -> tuple[TableSource, ...]:
+        """Every table, each with the cards of its own header."""
+        return tuple(
+            TableSource(_table_of(self.path, hdu), hdu.header)
+            for hdu in self.hdus
+            if hdu.header.get("XTENSION") == "BINTABLE"
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """EXTNAME of every image with data, in order; that of the primary HDU is ''."""
+        return tuple(name for name, _ in self._images())
+
+    def plane(self, name: str) -> Plane:
+        """Return an image, its values on disk until they are asked for.
+
+        Raises
+        ------
+        AbsentChannel
+            If there is none of that name.
+        """
+        for found, hdu in self._images():
+            if found == name:
+                axes = [hdu.header.whole(f"NAXIS{axis + 1}") for axis in range(hdu.header.whole("NAXIS"))]
+                dtype = np.dtype(_TYPES[hdu.header.whole("BITPIX")])
+                values = DiskArray(self.path, tuple(axes[::-1]), dtype, hdu.start)
+                cards = tuple(Keyword(key, value) for key, value in hdu.header.items())
+                return Plane(name=name, values=values, unit=str(hdu.header.get("BUNIT", "")), keywords=cards)
+        raise AbsentChannel(f"{self.path.name} has no image {name!r}; it has {', '.join(map(repr, self.names))}.")
+
+    def _images(self) -> Iterator[tuple[str, Hdu]]:
+        for number, hdu in enumerate(self.hdus):
+            if hdu.size and hdu.header.get("XTENSION", "IMAGE") == "IMAGE":
+                yield (hdu.name if number else ""), hdu
+
+
+def open_source(path: Path, *, scratch: Path | None = None) -> FileSource:
+    """Open a file of several extensions; ``scratch`` is needed for a compressed file only.
+
+    Raises
+    ------
+    UnreadableFile
+    """
+    plain = _plain(path, scratch, lambda _: frozenset(), "all")
+    hdus = tuple(read_hdus(plain))
+    if not hdus:
+        raise UnreadableFile(f"{path.name} is empty; fetch the file anew.")
+    return FileSource(plain, hdus[0].header, hdus)
 
 
 def open_stack(paths: Sequence[Path], channel: int, *, scratch: Path) -> FileStack:
@@ -162,12 +246,12 @@ def open_stack(paths: Sequence[Path], channel: int, *, scratch: Path) -> FileSta
     """
     exposures, planes, first = [], [], Header()
     for path in paths:
-        plain = _plain(path, scratch, lambda _: frozenset({extension_name(channel)}), channel)
+        plain = _plain(path, scratch, lambda _: frozenset({extension_name(channel)}), extension_name(channel))
         header, extension = _raw_channel(plain, channel)
         if not first:
             first = header
         exposures.append(_exposure(header, path))
-        planes.append(Plane.of(plain, extension))
+        planes.append(FilePlane.of(plain, extension))
     return FileStack(tuple(exposures), tuple(planes), first)
 
 
@@ -180,7 +264,9 @@ def open_image(path: Path, channel: int, *, scratch: Path | None = None) -> File
     ------
     AbsentChannel, UnreadableFile
     """
-    plain = _plain(path, scratch, lambda primary: frozenset(_plane_names(primary, channel).values()), channel)
+    plain = _plain(
+        path, scratch, lambda primary: frozenset(_plane_names(primary, channel).values()), extension_name(channel)
+    )
     hdus = read_hdus(plain)
     primary = _first(hdus, path).header
     names, found = _plane_names(primary, channel), dict[str, Hdu]()
@@ -194,7 +280,7 @@ def open_image(path: Path, channel: int, *, scratch: Path | None = None) -> File
         raise AbsentChannel(
             f"{path.name} has no extension {', '.join(missing)}; give a product that has channel {channel}."
         )
-    data, dq, stat = (Plane.of(plain, found[names[plane]]) for plane in PLANES)
+    data, dq, stat = (FilePlane.of(plain, found[names[plane]]) for plane in PLANES)
     return FileImage(primary | found[names["DATA"]].header, (data, dq, stat))
 
 
@@ -208,7 +294,7 @@ def read_table(path: Path, channel: int, *, scratch: Path | None = None) -> Tabl
     ------
     AbsentChannel, UnreadableFile
     """
-    plain = _plain(path, scratch, lambda _: frozenset(), channel)
+    plain = _plain(path, scratch, lambda _: frozenset(), extension_name(channel))
     hdus = read_hdus(plain)
     primary = _first(hdus, path)
     tables = []
@@ -222,14 +308,18 @@ def read_table(path: Path, channel: int, *, scratch: Path | None = None) -> Tabl
         chosen = tables[0]
     if chosen is None:
         raise AbsentChannel(f"{path.name} has no table of channel {channel}; give a product that has it.")
-    with plain.open("rb") as file:
-        file.seek(chosen.start)
-        unit = chosen.header.to_bytes() + file.read(chosen.padded_size)
+    return TableSource(_table_of(plain, chosen), primary.header | chosen.header)
+
+
+def _table_of(path: Path, hdu: Hdu) -> Table:
+    with path.open("rb") as file:
+        file.seek(hdu.start)
+        unit = hdu.header.to_bytes() + file.read(hdu.padded_size)
     data = fits.BinTableHDU.fromstring(unit).data
     columns = tuple(
         Column(name=column.name, values=_native(data[column.name]), unit=column.unit or "") for column in data.columns
     )
-    return TableSource(Table(columns=columns), primary.header | chosen.header)
+    return Table(columns=columns, name=hdu.name)
 
 
 def _native(values: NDArray[Any]) -> NDArray[Any]:
@@ -292,16 +382,62 @@ def _exposure(header: Header, path: Path) -> Exposure:
             for number, lamp in LAMP_NUMBERS.items()
             if header.get(f"ESO INS LAMP{number} ST") is True and header.get(f"ESO INS SHUT{number} ST") is True
         ),
+        mode=str(header.get("ESO INS MODE", "")),
+        mjd=_real(header, "MJD-OBS"),
+        template=str(header.get("ESO TPL ID", "")),
+        pointing=_pointing(header),
+        mask=_mask_stage(header),
     )
 
 
-def _plain(path: Path, scratch: Path | None, wanted: Wanted, channel: int) -> Path:
+def _pointing(header: Header) -> Pointing:
+    def both(name: str) -> tuple[float, float]:
+        return _real(header, f"{name} START"), _real(header, f"{name} END")
+
+    return Pointing(
+        ra=_real(header, "RA"),
+        dec=_real(header, "DEC"),
+        airmass=both("ESO TEL AIRM"),
+        parallactic_angle=both("ESO TEL PARANG"),
+        position_angle=_real(header, "ESO INS DROT POSANG"),
+        rotator_mode=str(header.get("ESO INS DROT MODE", "")),
+        temperature=_real(header, "ESO TEL AMBI TEMP"),
+        pressure=_middle(both("ESO TEL AMBI PRES")),
+        humidity=_real(header, "ESO TEL AMBI RHUM"),
+        seeing=_middle(both("ESO TEL AMBI FWHM")),
+    )
+
+
+def _middle(values: tuple[float, float]) -> float:
+    return math.nan if math.isnan(sum(values)) else sum(values) / 2  # one NaN everywhere, so that descriptions compare
+
+
+def _mask_stage(header: Header) -> MaskStage | None:
+    names = [f"ESO INS POS{stage}" for stage in _STAGES]
+    if not all(f"{name} {what}" in header for name in names for what in ("ENC", "POS")):
+        return None
+    one, two, three, four = (header.whole(f"{name} ENC") for name in names)
+    first, second, third, fourth = (header.real(f"{name} POS") for name in names)
+    return MaskStage(
+        encoders=(one, two, three, four),
+        positions=(first, second, third, fourth),
+        scale=_real(header, "ESO TEL FOCU SCALE", FOCAL_SCALE),
+    )
+
+
+def _real(header: Header, name: str, absent: float = math.nan) -> float:
+    """Return a number that a header may do without."""
+    value = header.get(name, absent)
+    return absent if isinstance(value, str) else float(value)
+
+
+def _plain(path: Path, scratch: Path | None, wanted: Wanted, label: str) -> Path:
     """Return the file itself, or a plain copy in scratch of the extensions that are wanted (all, if none is named)."""
     if path.suffix not in {".fz", ".gz", ".Z"}:
         return path
     if scratch is None:
         raise UnreadableFile(f"{path.name} is compressed and no scratch folder was given to unpack it in.")
-    target = scratch / f"{path.name}.{extension_name(channel)}.fits"
+    target = scratch / f"{path.name}.{label}.fits"
     if not target.exists():
         partial = target.with_suffix(".partial")
         with partial.open("wb") as file:

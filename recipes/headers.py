@@ -19,6 +19,7 @@ BLOCK = 2880  # bytes; headers and data are padded to it. Source: FITS standard 
 CARD = 80  # characters
 _END = b"END".ljust(CARD)
 _ESO = "HIERARCH "
+_STRING = re.compile(r" *'((?:[^']|'')*)' *(?:/.*)?$")  # a value in quotes; FITS standard 4.0, section 4.2.1
 _PRINTABLE = bytes(code if 32 <= code < 127 else ord("?") for code in range(256))
 
 
@@ -57,6 +58,10 @@ class Header(Mapping[str, Value]):
 
     def __getitem__(self, name: str) -> Value:
         image = self.cards[name]
+        if len(image) == CARD and (
+            string := _STRING.match(image.partition("=")[2])
+        ):  # astropy ends some of them at a slash
+            return string[1].replace("''", "'").rstrip()
         try:
             value = fits.Card.fromstring(image).value
         except fits.VerifyError as error:

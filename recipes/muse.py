@@ -13,6 +13,9 @@ CHANNELS = tuple(range(1, 25))  # one detector per integral-field unit, CHAN01 t
 SLICES = 48  # slices on each detector; MP
 SATURATION = 65500  # adu; a raw value above it, or 0, is saturated; MP
 INSTRUMENT = "MUSE"  # INSTRUME of every frame; HDR
+FOCAL_SCALE = 1.705  # arcsec a mm at the mask of the calibration unit, where TEL FOCU SCALE is absent; MP
+PIXEL = 0.2  # arcsec; unit of lengths in a GEOMETRY_TABLE, wide-field mode; MP
+DISPERSION = 1.25  # Angstrom a pixel; MP
 
 
 def extension_name(channel: int) -> str:

@@ -3,6 +3,7 @@
 Source of layout and comments: products of the MUSE pipeline 2.8.7; of the checksum: FITS standard 4.0, appendix J.
 """
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recipes.headers import Header, padded
-from recipes.recipe import Image, Table, Value
+from recipes.recipe import Extensions, Image, Plane, PlaneKind, Table, Value
 
 # What a product does not take over from the first raw frame: structure and scaling of the raw data, their checksums
 # and WCS, file names, classification, the pre- and overscan (they are trimmed), and results of an earlier reduction.
@@ -26,9 +27,11 @@ OF_CHANNEL = re.compile(r"(EXTNAME$|ESO DET (CHIP|OUT\d+) |ESO QC |ESO DRS )")
 POINTERS = ("SCIDATA", "ERRDATA", "QUALDATA")
 
 _UNIT_COMMENTS = {"adu": "DATA is in analog-to-digital units", "count": "DATA is in electrons"}
-_FORMATS = {"u1": "B", "i2": "I", "i4": "J", "i8": "K", "f4": "E", "f8": "D"}
-_BLOCK_ROWS = 128
+_FORMATS = {"u1": "B", "i2": "I", "i4": "J", "i8": "K", "f4": "E", "f8": "D", "b1": "L"}
+_BITS = {"u1": 8, "i2": 16, "i4": 32, "u4": 32, "f4": -32, "f8": -64}  # BITPIX of an image of these values
+_BLOCK_VALUES = 1 << 17  # of an image of any number of axes, at a time: they stay in the processor's cache
 _WORD = 0xFFFFFFFF
+_WORD_SIZE = 4  # bytes, of which checksums are made
 
 _Cards = tuple[tuple[str, Value, str], ...]
 _ALL_PLANES: _Cards = (
@@ -37,34 +40,32 @@ _ALL_PLANES: _Cards = (
     ("HDUVERS", "DICD version 6", "version number (according to spec v2.5.1)"),
     ("HDUCLAS1", "IMAGE", "Image data format"),
 )
-_SCIDATA = ("SCIDATA", "DATA", "pointer to the data extension")
-_ERRDATA = ("ERRDATA", "STAT", "pointer to the variance extension")
-_QUALDATA = ("QUALDATA", "DQ", "pointer to the bad pixel mask extension")
-_PLANES: dict[str, tuple[str, _Cards]] = {
-    "DATA": (
+_ROLES: dict[PlaneKind, tuple[str, _Cards]] = {
+    PlaneKind.DATA: (
         "This extension contains data values",
-        (("HDUCLAS2", "DATA", "this extension contains the data itself"), _ERRDATA, _QUALDATA),
+        (("HDUCLAS2", "DATA", "this extension contains the data itself"),),
     ),
-    "DQ": (
+    PlaneKind.FLAGS: (
         "This extension contains bad pixel status values",
         (
             ("HDUCLAS2", "QUALITY", "this extension contains bad pixel mask"),
             ("HDUCLAS3", "FLAG32BIT", "extension contains 32bit Euro3D bad pixel infor"),
             ("QUALMASK", _WORD, "all non-zero values are bad"),
-            _SCIDATA,
-            _ERRDATA,
         ),
     ),
-    "STAT": (
+    PlaneKind.VARIANCE: (
         "This extension contains data variance",
         (
             ("HDUCLAS2", "ERROR", "this extension contains variance"),
             ("HDUCLAS3", "MSE", "the extension contains variances (sigma**2)"),
-            _SCIDATA,
-            _QUALDATA,
         ),
     ),
 }
+_POINTED = (
+    ("SCIDATA", "pointer to the data extension"),
+    ("ERRDATA", "pointer to the variance extension"),
+    ("QUALDATA", "pointer to the bad pixel mask extension"),
+)
 
 
 def primary_header() -> Header:
@@ -77,45 +78,61 @@ def primary_header() -> Header:
     )
 
 
-def write_product(target: Path, primary: Header, content: Image | Table) -> None:
-    """Write a product of one channel: the primary HDU, then DATA, DQ and STAT, or the table."""
+def write_product(target: Path, primary: Header, content: Image | Table | Extensions) -> None:
+    """Write a product: the primary HDU, then its planes and tables in order."""
     with target.open("wb") as file:
         file.write(sealed(primary, 0))
-        if isinstance(content, Table):
-            _write_table(file, content)
-        else:
-            _write_planes(file, content)
+        for unit in _units(content):
+            if isinstance(unit, Table):
+                _write_table(file, unit)
+            else:
+                _write_plane(file, unit)
 
 
-def _write_planes(file: IO[bytes], image: Image) -> None:
-    """Write the three planes of an image. Flags take 32 bits in the file, whatever they take in memory."""
-    squared = f"({image.unit})**2"
-    units = {"DATA": (image.unit, _UNIT_COMMENTS.get(image.unit, "")), "STAT": (squared, "")}
-    arrays: dict[str, tuple[NDArray[Any], type[np.generic]]] = {
-        "DATA": (image.data, np.float32),
-        "DQ": (image.dq, np.uint32),
-        "STAT": (image.stat, np.float32),
-    }
-    for name, (array, dtype) in arrays.items():
-        comment, cards = _PLANES[name]
-        rows, columns = array.shape
-        header = Header.of(
-            ("XTENSION", "IMAGE", "IMAGE extension"),
-            ("BITPIX", 32 if name == "DQ" else -32, "number of bits per data pixel"),
-            ("NAXIS", 2, "number of data axes"),
-            ("NAXIS1", columns, "length of data axis 1"),
-            ("NAXIS2", rows, "length of data axis 2"),
-            ("PCOUNT", 0, "required keyword; must = 0"),
-            ("GCOUNT", 1, "required keyword; must = 1"),
-            ("INHERIT", True, ""),
-            ("EXTNAME", name, comment),
-            *_ALL_PLANES,
-            *cards,
-        )
-        if name in units:
-            header.set("BUNIT", *units[name])
-        blocks = (array[row : row + _BLOCK_ROWS].astype(dtype) for row in range(0, rows, _BLOCK_ROWS))
-        _write_hdu(file, header, blocks)
+def _units(content: Image | Table | Extensions) -> tuple[Plane | Table, ...]:
+    """Return the extensions of a product in the order of the file; an image has data, flags and variance."""
+    if isinstance(content, Table):
+        return (content,)
+    if isinstance(content, Extensions):
+        return content.units
+    squared = f"({content.unit})**2"
+    return (
+        Plane(name="DATA", values=content.data, unit=content.unit, errors="STAT", flags="DQ"),
+        Plane(name="DQ", values=content.dq, kind=PlaneKind.FLAGS, data="DATA", errors="STAT"),
+        Plane(name="STAT", values=content.stat, unit=squared, kind=PlaneKind.VARIANCE, data="DATA", flags="DQ"),
+    )
+
+
+def _write_plane(file: IO[bytes], plane: Plane) -> None:
+    """Write one image extension, block by block. Flags take 32 bits in the file, whatever they take in memory."""
+    flags = plane.kind is PlaneKind.FLAGS
+    dtype = np.dtype(np.uint32) if flags else plane.values.dtype.newbyteorder("=")
+    axes = plane.values.shape[::-1]
+    comment, role = _ROLES.get(plane.kind, ("", ()))
+    header = Header.of(
+        ("XTENSION", "IMAGE", "IMAGE extension"),
+        ("BITPIX", _BITS[dtype.str[1:]], "number of bits per data pixel"),
+        ("NAXIS", len(axes), "number of data axes"),
+        *((f"NAXIS{number}", length, f"length of data axis {number}") for number, length in enumerate(axes, 1)),
+        ("PCOUNT", 0, "required keyword; must = 0"),
+        ("GCOUNT", 1, "required keyword; must = 1"),
+    )
+    if role:
+        header.set("INHERIT", value=True, comment="")
+    header.set("EXTNAME", plane.name, comment)
+    for name, value, what in (*_ALL_PLANES, *role) if role else ():
+        header.set(name, value, what)
+    for (name, what), pointed in zip(_POINTED, (plane.data, plane.errors, plane.flags), strict=True):
+        if pointed:
+            header.set(name, pointed, what)
+    if plane.unit:
+        header.set("BUNIT", plane.unit, _UNIT_COMMENTS.get(plane.unit, ""))
+    for keyword in plane.keywords:
+        header.set(keyword.name, keyword.value, keyword.comment)
+    rows = plane.values.shape[0]
+    step = max(1, _BLOCK_VALUES * rows // max(math.prod(plane.values.shape), 1))
+    blocks = (np.array(plane.values[row : row + step], dtype, order="C") for row in range(0, rows, step))
+    _write_hdu(file, header, blocks)
 
 
 def _write_table(file: IO[bytes], table: Table) -> None:
@@ -135,6 +152,8 @@ def _write_table(file: IO[bytes], table: Table) -> None:
         ("GCOUNT", 1, "required keyword; must = 1"),
         ("TFIELDS", len(arrays), "number of fields in each row"),
     )
+    if table.name:
+        header.set("EXTNAME", table.name, "name of this extension")
     for number, (column, array) in enumerate(zip(table.columns, arrays, strict=True), 1):
         rows[column.name] = array
         header.set(f"TTYPE{number}", column.name, f"label for field {number}")
@@ -154,19 +173,28 @@ def _format(values: NDArray[Any]) -> str:
 
 
 def _write_hdu(file: IO[bytes], header: Header, blocks: Iterable[NDArray[Any]]) -> None:
-    """Write one extension from blocks of 32-bit values in the machine's byte order, which it may change in place.
+    """Write one extension from blocks in the machine's byte order, which it may change in place.
 
-    The sum of such values is the sum of the big-endian words of the file, so that each block is passed over once while
-    it is in the cache; the header is written again at the end, when the sum is known.
+    The sum of 32-bit values is the sum of the big-endian words of the file, so that each block is passed over once
+    while it is in the cache; the header is written again at the end, when the sum is known. Values of another size are
+    summed as they stand in the file, in words that may go on from one block into the next.
     """
     place = file.tell()
     file.write(sealed(header, 0))
-    start, total = file.tell(), 0
+    start, total, rest = file.tell(), 0, b""
     for block in blocks:
-        total += int(block.view(np.uint32).sum(dtype=np.uint64))
+        words = block.dtype.itemsize == _WORD_SIZE
+        if words:
+            total += int(block.reshape(-1).view(np.uint32).sum(dtype=np.uint64))
         if np.dtype(np.uint32).newbyteorder(">") != np.uint32:
             block.byteswap(inplace=True)
         file.write(block.data)
+        if not words:
+            text = rest + block.tobytes()
+            whole = len(text) // _WORD_SIZE * _WORD_SIZE
+            total += int(np.frombuffer(text[:whole], ">u4").sum(dtype=np.uint64))
+            rest = text[whole:]
+    total += int.from_bytes(rest.ljust(_WORD_SIZE, b"\0"), "big")
     size = file.tell() - start
     file.write(bytes(padded(size) - size))
     end = file.tell()

@@ -1,11 +1,14 @@
 """The contract of a recipe: a value that says what it takes, what it makes, and which pure function does it.
 
-The pure unit is one channel. A recipe sees arrays and small frozen descriptions, never a header, a path, a setting,
-a session or a logger. ``recipes.channel`` joins it to files.
+The pure unit is one channel; a recipe whose products are of the whole instrument has a second pure function, which
+joins what the first made of each channel. A recipe sees arrays and small frozen descriptions, never a header, a path, a
+setting, a session or a logger. ``recipes.channel`` joins it to files.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -99,15 +102,127 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A binary table. The type of each column in the file is that of its array."""
+    """A binary table. The type of each column in the file is that of its array; ``name`` is its EXTNAME, if any."""
 
     columns: tuple[Column, ...]
+    name: str = ""
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         for column in self.columns:
             if column.name == name:
                 return column.values
         raise KeyError(f"the table has no column {name}; it has {', '.join(c.name for c in self.columns)}")
+
+
+class Array(Protocol):
+    """An array that is read in slices along its first axis: one of numpy, or one on disk."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of its axes."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of its values."""
+
+    def __getitem__(self, index: slice, /) -> NDArray[Any]:
+        """Return a slice along the first axis."""
+
+
+class WritableArray(Array, Protocol):
+    """An array that is also written in slices along its first axis."""
+
+    def __setitem__(self, index: slice, values: NDArray[Any], /) -> None:
+        """Put values into a slice along the first axis."""
+
+
+class PlaneKind(StrEnum):
+    """What an image extension holds; its HDUCLAS cards follow from it."""
+
+    DATA = "data"
+    FLAGS = "flags"
+    VARIANCE = "variance"
+    PLAIN = "plain"  # no HDUCLAS cards at all, as the columns of a pixel table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plane:
+    """One image extension of any number of axes.
+
+    Parameters
+    ----------
+    name : str
+        EXTNAME.
+    values : Array
+        In numpy's order: the first axis is the last of FITS.
+    unit : str
+        BUNIT, '' if none.
+    kind : PlaneKind
+    data, errors, flags : str
+        Names of the extensions that hold the data, variance and flags which belong to it.
+    keywords : tuple of Keyword
+        Further cards, for instance world coordinates.
+    """
+
+    name: str
+    values: Array
+    unit: str = ""
+    kind: PlaneKind = PlaneKind.DATA
+    data: str = ""
+    errors: str = ""
+    flags: str = ""
+    keywords: tuple["Keyword", ...] = ()
+
+
+@dataclass(frozen=True)
+class Extensions:
+    """Any other content of a product: image extensions and tables in the order of the file; may be none."""
+
+    units: tuple[Plane | Table, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pointing:
+    """Where telescope and derotator were, as the header states it; NaN where it does not.
+
+    Parameters
+    ----------
+    ra, dec : float
+        Degrees.
+    airmass, parallactic_angle : (float, float)
+        At the start and the end; degrees, from north through east.
+    position_angle : float
+        Of the derotator (``INS DROT POSANG``), degrees.
+    rotator_mode : str
+        ``SKY`` or ``STAT``.
+    temperature, pressure, humidity : float
+        Of the air: deg C, hPa, per cent.
+    seeing : float
+        FWHM at the telescope's guide star, arcsec.
+    """
+
+    ra: float = math.nan
+    dec: float = math.nan
+    airmass: tuple[float, float] = (math.nan, math.nan)
+    parallactic_angle: tuple[float, float] = (math.nan, math.nan)
+    position_angle: float = math.nan
+    rotator_mode: str = ""
+    temperature: float = math.nan
+    pressure: float = math.nan
+    humidity: float = math.nan
+    seeing: float = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskStage:
+    """Where the stage of the calibration mask stood: encoders and positions (mm) of ``INS POS1`` to ``POS4``.
+
+    ``scale`` is ``TEL FOCU SCALE``, arcsec a mm.
+    """
+
+    encoders: tuple[int, int, int, int]
+    positions: tuple[float, float, float, float]
+    scale: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +241,15 @@ class Exposure:
         Electrons, as the header states them.
     lamps : tuple of Lamp
         Lamps that are on with an open shutter.
+    mode : str
+        ``INS MODE``.
+    mjd : float
+        Begin, Modified Julian Date.
+    template : str
+        ``TPL ID``.
+    pointing : Pointing
+    mask : MaskStage or None
+        None where the header has no stage.
     """
 
     name: str
@@ -133,6 +257,11 @@ class Exposure:
     gains: tuple[float, float, float, float]
     read_noise: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     lamps: tuple[Lamp, ...] = ()
+    mode: str = ""
+    mjd: float = math.nan
+    template: str = ""
+    pointing: Pointing = field(default_factory=Pointing)
+    mask: MaskStage | None = None
 
 
 class Stack(Protocol):
@@ -169,6 +298,35 @@ class TableSource:
     keywords: Mapping[str, Value] = field(default_factory=dict)
 
 
+class Source(Protocol):
+    """A file of several extensions: a cube, a pixel table, a catalogue with a table for each of its entries."""
+
+    @property
+    def measurements(self) -> Mapping[str, int | float | str]:
+        """QC1 parameters of its primary header, by name without ``ESO QC``."""
+
+    @property
+    def keywords(self) -> Mapping[str, Value]:
+        """Every other card of its primary header."""
+
+    @property
+    def tables(self) -> tuple[TableSource, ...]:
+        """Every table, each with the cards of its own header, EXTNAME among them."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """EXTNAME of every image, in order; that of the primary HDU is ''."""
+
+    def plane(self, name: str) -> Plane:
+        """Return an image, its values on disk until they are asked for.
+
+        Raises
+        ------
+        RecipeError
+            If there is none of that name.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class Channel:
     """All that a recipe is given: raw frames by tag, and calibrations by tag.
@@ -179,6 +337,9 @@ class Channel:
         1 to 24.
     stacks : mapping of raw tag to Stack
     images, tables : mapping of PRO.CATG to source
+        Images with flags and variance (``MASTER_...``); the table of the channel, or one that serves all.
+    files : mapping of PRO.CATG to source
+        Calibrations that are neither (``recipes.channel.SEVERAL_EXTENSIONS``).
     detector : Detector
     """
 
@@ -186,26 +347,63 @@ class Channel:
     stacks: Mapping[str, Stack]
     images: Mapping[str, ImageSource] = field(default_factory=dict)
     tables: Mapping[str, TableSource] = field(default_factory=dict)
+    files: Mapping[str, Source] = field(default_factory=dict)
+    detector: Detector = DETECTOR
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instrument:
+    """All that the second half of a recipe is given, the one that joins what the first half made of each channel.
+
+    Parameters
+    ----------
+    channels : mapping of channel to mapping of name to source
+        Intermediate products by PRO.CATG, or ``<CATG>_0001`` and so on where they are numbered. Channels that gave
+        none are not there.
+    missing : tuple of int
+        Channels of the raw frames that are not there.
+    exposures : mapping of raw tag to sequence of Exposure
+        Gains and read noise are those of the first channel.
+    tables, files
+        Calibrations that serve all channels, as in ``Channel``.
+    allocate : callable
+        Returns an array on disk of a shape and a type, for what does not fit into memory.
+    detector : Detector
+    """
+
+    channels: Mapping[int, Mapping[str, Source]]
+    missing: tuple[int, ...] = ()
+    exposures: Mapping[str, Sequence[Exposure]] = field(default_factory=dict)
+    tables: Mapping[str, TableSource] = field(default_factory=dict)
+    files: Mapping[str, Source] = field(default_factory=dict)
+    allocate: Callable[[tuple[int, ...], type[np.generic]], "WritableArray"] = np.zeros
     detector: Detector = DETECTOR
 
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """One product of one channel.
+    """One product of one channel, or of all.
 
     ``catg`` is its PRO.CATG. ``exptime`` replaces EXPTIME of the header where the recipe rescaled to another time.
+    ``number`` counts from 1 where there is one for each exposure (``PIXTABLE_STD_0001``).
     """
 
     catg: str
-    content: Image | Table
+    content: Image | Table | Extensions
+    number: int = 0
     measurements: tuple[Measurement, ...] = ()
     keywords: tuple[Keyword, ...] = ()
     exptime: float | None = None
 
+    @property
+    def name(self) -> str:
+        """PRO.CATG, with the number if it has one: the stem of its file."""
+        return f"{self.catg}_{self.number:04d}" if self.number else self.catg
+
 
 @dataclass(frozen=True)
 class Result:
-    """What a recipe made of one channel, and sentences an operator should read."""
+    """What a recipe made of one channel or of all, and sentences an operator should read."""
 
     products: tuple[Product, ...]
     warnings: tuple[str, ...] = ()
@@ -277,6 +475,11 @@ class Recipe:
     params : type of Params
     reduce : callable
         The pure function: one channel and parameters in, a result out.
+    combine : callable, optional
+        A second pure function, of a recipe whose products are of the whole instrument: an ``Instrument`` and
+        parameters in, a result out. A channel that fails is then left out of the product.
+    intermediate : tuple of str
+        PRO.CATG that ``reduce`` makes for ``combine`` alone; they are not archived.
     """
 
     name: str
@@ -288,3 +491,5 @@ class Recipe:
     reduce: Callable[[Channel, Any], Result]
     needed: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    combine: Callable[[Instrument, Any], Result] | None = None
+    intermediate: tuple[str, ...] = ()

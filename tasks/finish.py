@@ -5,7 +5,7 @@ row is. Whatever is killed on the way, the next try finds the same name and make
 twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -21,11 +21,17 @@ from archive.naming import dp_id_of, next_letter, product_name
 from archive.night import time_of
 from archive.states import PartState, StepState, move
 from archive.store import Published
-from recipes.channel import Identity, merge_channels
+from recipes.channel import Identity, Outcome, combine_channels, identify, merge_channels
+from recipes.recipe import Value
+from tasks.cascade import recipe_of
 from tasks.failures import FINISH, Unfinished
 from tasks.leases import Claim, hold
+from tasks.meter import Meter
+from tasks.outcomes import plain
 from tasks.site import Site
+from tasks.work import Work, work_of
 
+LEAST_PART = 0.75  # of the channels, that a product of the whole instrument can do with
 LEFT_ALONE = timedelta(hours=1)  # a step that ended this long ago has no process any more that works in its folder
 
 log = structlog.get_logger()
@@ -33,7 +39,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, kw_only=True)
 class Making:
-    """One product about to be made: its names, its time, and the file of each channel.
+    """One product about to be made: its names, its time, and the file of each channel, or the one of all.
 
     Names and time are reserved, so that a repetition gives the same bytes under the same name.
     """
@@ -43,10 +49,11 @@ class Making:
     dp_id: str
     created: datetime
     files: Mapping[int, Path]
+    whole: Path | None = None
 
 
 def finish(site: Site, claimed: Claim) -> None:
-    """Merge the channels of a step, put the products into the archive, and end the step with their rows.
+    """Join the channels of a step, put the products into the archive, and end the step with their rows.
 
     Raises
     ------
@@ -56,25 +63,70 @@ def finish(site: Site, claimed: Claim) -> None:
     with site.registry.begin() as session:
         part = hold(session, claimed)
         lost = reopen_lost(session, part.step, site.clock())
-        makings = [] if lost else reserve(session, part, site.clock())
         night, missing = part.step.group.night, missing_channels(part.step)
+        work, files = work_of(part.step, FINISH), files_of(part.step)
     if lost:
         raise FileNotFoundError(f"the files of channel {', '.join(map(str, lost))} are gone and are made again first")
     folder = site.store.work_folder(claimed.step_id, FINISH, claimed.attempt)
+    meter = Meter.start()
+    whole = combine(work, files, missing, folder)
+    seconds, memory = meter.read()
+    with site.registry.begin() as session:
+        part = hold(session, claimed)
+        makings = reserve(session, part, site.clock(), whole)
     published = {}
     for making in makings:
-        merge_channels(
-            making.catg,
-            making.files,
-            folder / making.name,
-            identity=Identity(f"{making.dp_id}.fits", making.name, f"{making.catg}.fits", making.created),
-            channels_missing=missing,
-        )
+        identity = Identity(f"{making.dp_id}.fits", making.name, f"{making.catg}.fits", making.created)
+        if making.whole:
+            making.whole.rename(folder / making.name)
+            identify(folder / making.name, identity)
+        else:
+            merge_channels(making.catg, making.files, folder / making.name, identity=identity, channels_missing=missing)
         published[making.catg] = _publish(site, claimed, folder / making.name, night)
     with site.registry.begin() as session:
-        end_step(session, hold(session, claimed), makings, published, site.clock())
+        part = hold(session, claimed)
+        part.seconds, part.memory = seconds, memory
+        end_step(session, part, makings, published, site.clock(), whole)
     log.info("step done", products=[making.name for making in makings])
     site.store.discard_work(claimed.step_id)
+
+
+def combine(work: Work, files: Mapping[int, Mapping[str, Path]], missing: Sequence[int], folder: Path) -> Outcome:
+    """Join what the channels of a step gave, if its recipe makes products of the whole instrument.
+
+    Raises
+    ------
+    Unfinished
+        Too many channels are missing.
+    """
+    if work.recipe.combine is None:
+        return Outcome({}, {}, ())
+    wanted = len(files) + len(missing)
+    if len(files) < wanted * LEAST_PART:
+        raise Unfinished(
+            f"{len(missing)} of {wanted} channels gave nothing ({', '.join(map(str, missing))}); a product of the whole"
+            f" instrument needs {LEAST_PART:.0%} of them. The warnings of the parts say why; requeue the step once they"
+            " are mended."
+        )
+    return combine_channels(
+        work.recipe,
+        work.params,
+        channels=files,
+        raws=work.raws,
+        calibrations=work.calibrations,
+        folder=folder,
+        provenance=work.provenance,
+        missing=missing,
+    )
+
+
+def files_of(step: Step) -> dict[int, dict[str, Path]]:
+    """Return the files that each channel of a step gave, by the names of the products."""
+    return {
+        part.channel: {name: Path(path) for name, path in part.outcome["files"].items()}
+        for part in step.parts
+        if part.channel != FINISH and part.outcome.get("files")
+    }
 
 
 def discard_leftovers(site: Site) -> list[int]:
@@ -109,12 +161,14 @@ def missing_channels(step: Step) -> list[int]:
     return sorted(there - {part.channel for part in step.parts if part.outcome.get("files")})
 
 
-def reserve(session: Session, part: Part, now: datetime) -> list[Making]:
+def reserve(session: Session, part: Part, now: datetime, whole: Outcome) -> list[Making]:
     """Name the products of a step. That is done once; the row of the finishing part keeps the names."""
-    files: dict[str, dict[int, Path]] = {}
-    for channel in part.step.parts:
-        for catg, path in channel.outcome.get("files", {}).items():
-            files.setdefault(catg, {})[channel.channel] = Path(path)
+    channels, passed_on = files_of(part.step), recipe_of(part.step.recipe).intermediate
+    files: dict[str, dict[int, Path]] = {catg: dict.fromkeys(channels, path) for catg, path in whole.files.items()}
+    for channel, made in channels.items():
+        for name, path in made.items():
+            if not name.startswith(passed_on):
+                files.setdefault(name, {})[channel] = path
     if not files:
         raise Unfinished("Every channel is dead, so that there is nothing to archive; see the warnings of its parts.")
     if "names" not in part.outcome:
@@ -129,7 +183,7 @@ def reserve(session: Session, part: Part, now: datetime) -> list[Making]:
         part.outcome = {"names": names, "created": now.isoformat()}
     created = datetime.fromisoformat(part.outcome["created"])
     return [
-        Making(catg=catg, name=name, dp_id=dp_id, created=created, files=files[catg])
+        Making(catg=catg, name=name, dp_id=dp_id, created=created, files=files[catg], whole=whole.files.get(catg))
         for catg, (name, dp_id) in part.outcome["names"].items()
     ]
 
@@ -173,7 +227,12 @@ def _publish(site: Site, claimed: Claim, temporary: Path, night: date) -> Publis
 
 
 def end_step(
-    session: Session, part: Part, makings: list[Making], published: Mapping[str, Published], now: datetime
+    session: Session,
+    part: Part,
+    makings: list[Making],
+    published: Mapping[str, Published],
+    now: datetime,
+    whole: Outcome,
 ) -> None:
     """Write the rows of the products and end the finishing part and its step."""
     step = part.step
@@ -193,13 +252,17 @@ def end_step(
             setup=frame.setup,
             channels=sorted(making.files),
             created=making.created,
-            measurements=[row for channel in step.parts for row in _measurements(channel, making.catg)],
+            measurements=[
+                *(row for channel in step.parts for row in _measurements(channel, making.catg)),
+                *(_row(FINISH, item.name, plain(item.value)) for item in whole.measurements.get(making.catg, ())),
+            ],
         )
         session.add(product)
         session.flush()
         record(session, product, "product archived", now=now, step=step.id, digest=file.digest)
     step.warnings = [
         *step.warnings,
+        *whole.warnings,
         *(
             f"Channel {channel.channel}: {text}"
             for channel in step.parts
@@ -215,9 +278,10 @@ def end_step(
 
 
 def _measurements(part: Part, catg: str) -> list[Measurement]:
-    return [
-        Measurement(channel=part.channel, name=name, text=value)
-        if isinstance(value, str)
-        else Measurement(channel=part.channel, name=name, value=value)
-        for name, value in part.outcome.get("measurements", {}).get(catg, ())
-    ]
+    return [_row(part.channel, name, value) for name, value in part.outcome.get("measurements", {}).get(catg, ())]
+
+
+def _row(channel: int, name: str, value: Value | None) -> Measurement:
+    if isinstance(value, str):
+        return Measurement(channel=channel, name=name, text=value)
+    return Measurement(channel=channel, name=name, value=value)

@@ -3,9 +3,8 @@
 import errno
 import os
 import resource
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,15 +12,16 @@ import structlog
 
 from archive.models import Step
 from archive.states import PartState, move
-from recipes.channel import Input, Outcome, Provenance, reduce_channel
+from recipes.channel import Outcome, reduce_channel
 from recipes.fits import DeadChannel
-from recipes.recipe import Params, Recipe
-from tasks.cascade import recipe_of
+from recipes.recipe import RecipeError
 from tasks.failures import FINISH, Failure, Kind, PartFailed, conclude, give_back, judge
 from tasks.finish import finish
 from tasks.leases import Claim, Heartbeat, LeaseLost, claim, hold, this_worker
+from tasks.meter import Meter
 from tasks.outcomes import as_json
 from tasks.site import Site
+from tasks.work import work_of
 
 MEGABYTE = 1 << 20  # bytes, as memory is counted
 GIGABYTE = 10**9  # bytes, as disks are counted
@@ -100,6 +100,10 @@ def _reduce(site: Site, claimed: Claim) -> None:
         )
     except DeadChannel as dead:  # its detector is off: the step goes on without it, and its products say so
         outcome = Outcome({}, {}, (str(dead),))
+    except RecipeError as error:  # a product of the whole instrument may do without a few channels; finish counts them
+        if work.recipe.combine is None:
+            raise
+        outcome = Outcome({}, {}, (f"It is left out: {error}",))
     for path in outcome.files.values():
         _sync(path)
     seconds, memory = meter.read()
@@ -131,45 +135,6 @@ def check_space(site: Site) -> None:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """All that the recipe of one part takes."""
-
-    recipe: Recipe
-    params: Params
-    raws: Mapping[str, list[Path]]
-    calibrations: Mapping[str, Path]
-    provenance: Provenance
-
-
-def work_of(step: Step, channel: int) -> Work:
-    """Read from the rows what a channel is made of: raw frames by tag in order of time, calibrations by PRO.CATG."""
-    recipe = recipe_of(step.recipe)
-    params = recipe.params.from_mapping(step.parameters)
-    defaults = asdict(recipe.params())
-    frames = sorted(
-        ((use.tag, use.frame) for use in step.uses if use.frame and channel in use.frame.channels),
-        key=lambda used: (used[1].mjd, used[1].id),
-    )
-    raws: dict[str, list[Path]] = {}
-    for tag, frame in frames:
-        raws.setdefault(tag, []).append(Path(frame.path))
-    products = {use.tag: use.product for use in step.uses if use.product}
-    return Work(
-        recipe=recipe,
-        params=params,
-        raws=raws,
-        calibrations={tag: Path(product.path) for tag, product in products.items()},
-        provenance=Provenance(
-            recipe=recipe.name,
-            version=recipe.version,
-            raws=tuple(Input(f"{frame.dp_id}.fits", tag, frame.digest) for tag, frame in frames),
-            calibrations=tuple(Input(product.name, tag, product.digest) for tag, product in products.items()),
-            parameters=tuple((name, value, defaults[name]) for name, value in asdict(params).items()),
-        ),
-    )
-
-
 @contextmanager
 def limited_memory(limit: int) -> Iterator[None]:
     """Let this process have no more than ``limit`` bytes of data; what asks for more gets a MemoryError."""
@@ -179,26 +144,3 @@ def limited_memory(limit: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-
-
-@dataclass(frozen=True)
-class Meter:
-    """CPU time and peak memory of this process and the programs it started, from a moment on."""
-
-    begun: float
-
-    @classmethod
-    def start(cls) -> "Meter":
-        """Begin to count."""
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of earlier parts; proc(5)
-        return cls(_cpu_seconds())
-
-    def read(self) -> tuple[float, int]:
-        """Return CPU seconds since the start, and the peak of resident memory in bytes."""
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        return _cpu_seconds() - self.begun, int(status["VmHWM"].split()[0]) * 1024
-
-
-def _cpu_seconds() -> float:
-    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)

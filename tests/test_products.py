@@ -26,9 +26,13 @@ def test_a_value_comes_back_from_its_card(name: str, value: Value) -> None:
     assert len(image) == 80
     astropys = fits.Card.fromstring(image)
     assert astropys.keyword == name
-    assert type(astropys.value) is type(value)
-    assert astropys.value == (value.rstrip() if isinstance(value, str) else value)
-    assert Header({name: image})[name] == astropys.value
+    expected = value.rstrip() if isinstance(value, str) else value
+    if not (isinstance(value, str) and "'" in value and "/" in value):  # astropy ends such a value at the slash
+        assert type(astropys.value) is type(value)
+        assert astropys.value == expected
+    back = Header({name: image})[name]
+    assert type(back) is type(value)
+    assert back == expected
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

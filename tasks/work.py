@@ -1,0 +1,57 @@
+"""What the part of a step works on, read from the rows."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from archive.models import Step
+from recipes.channel import Input, Provenance
+from recipes.recipe import Params, Recipe
+from tasks.cascade import recipe_of
+from tasks.failures import FINISH
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """All that the recipe of one part takes: raw frames by tag, calibrations by PRO.CATG, and how it is recorded."""
+
+    recipe: Recipe
+    params: Params
+    raws: Mapping[str, list[Path]]
+    calibrations: Mapping[str, Path]
+    provenance: Provenance
+
+
+def work_of(step: Step, channel: int) -> Work:
+    """Read from the rows what a channel is made of: raw frames by tag in order of time, calibrations by PRO.CATG.
+
+    Of channel 0, the finish, it is all frames.
+    """
+    recipe = recipe_of(step.recipe)
+    params = recipe.params.from_mapping(step.parameters)
+    defaults = asdict(recipe.params())
+    frames = sorted(
+        (
+            (use.tag, use.frame)
+            for use in step.uses
+            if use.frame and (channel == FINISH or channel in use.frame.channels)
+        ),
+        key=lambda used: (used[1].mjd, used[1].id),
+    )
+    raws: dict[str, list[Path]] = {}
+    for tag, frame in frames:
+        raws.setdefault(tag, []).append(Path(frame.path))
+    products = {use.tag: use.product for use in step.uses if use.product}
+    return Work(
+        recipe=recipe,
+        params=params,
+        raws=raws,
+        calibrations={tag: Path(product.path) for tag, product in products.items()},
+        provenance=Provenance(
+            recipe=recipe.name,
+            version=recipe.version,
+            raws=tuple(Input(f"{frame.dp_id}.fits", tag, frame.digest) for tag, frame in frames),
+            calibrations=tuple(Input(product.name, tag, product.digest) for tag, product in products.items()),
+            parameters=tuple((name, value, defaults[name]) for name, value in asdict(params).items()),
+        ),
+    )
