@@ -162,6 +162,8 @@ class CascadeStep:
     name : str
     raw : Tag
         Frames of this tag, grouped by template, are its input.
+    substitutes : tuple of Tag
+        Frames of these tags, which have a step of their own, serve too where ``plan.lsf_from_arcs`` is set.
     recipe : Recipe or str
         The recipe, or ESO's name for one that we do not have yet.
     usual : int
@@ -181,6 +183,7 @@ class CascadeStep:
     recipe: Recipe | str
     usual: int
     minimum: int
+    substitutes: tuple[Tag, ...] = ()
     lamps: tuple[Lamp, ...] = ()
     needs: tuple[Need, ...] = ()
     companions: tuple[Companion, ...] = ()
@@ -247,7 +250,7 @@ STEPS = (
         makes=("WAVECAL_TABLE",),
     ),
     CascadeStep(
-        name="lsf", raw=Tag.ARC_LSF, recipe="muse_lsf", usual=45, minimum=45, lamps=ARC_LAMPS,
+        name="lsf", raw=Tag.ARC_LSF, substitutes=(Tag.ARC,), recipe="muse_lsf", usual=45, minimum=45, lamps=ARC_LAMPS,
         needs=(_BIAS, _DARK, _FLAT_OPTIONAL, _TRACE, _WAVECAL_BY_ID, _LINES, _BADPIX),
         makes=("LSF_PROFILE",),
     ),
@@ -291,6 +294,11 @@ STEPS_BY_TAG: Mapping[Tag, CascadeStep] = MappingProxyType({step.raw: step for s
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {step.recipe.name: step.recipe for step in STEPS if isinstance(step.recipe, Recipe)}
 )
+
+
+def steps_of(tag: Tag) -> tuple[CascadeStep, ...]:
+    """Return the steps that frames of a tag can go into, their own first."""
+    return tuple(sorted((s for s in STEPS if tag in (s.raw, *s.substitutes)), key=lambda step: step.raw is not tag))
 
 
 def recipe_of(name: str) -> Recipe:

@@ -42,9 +42,12 @@ def plan(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
     """
     planner = _Planner(snapshot, now)
     for step in snapshot.cascade:
-        groups = [group for group in snapshot.groups if group.tag is step.raw]
+        groups = [group for group in snapshot.groups if group.tag in (step.raw, *step.substitutes)]
         for group in sorted(groups, key=lambda group: (group.mjd, group.group_id)):
-            planner.consider(step, group)
+            if group.tag is step.raw:
+                planner.consider(step, group)
+            else:
+                planner.consider_substitute(step, group)
     return tuple(planner.decisions)
 
 
@@ -122,6 +125,7 @@ class _Planner:
         self._shelves: dict[str, list[_Shelved]] = {}
         self._source: dict[Candidate, _Shelved] = {}
         self._coming: set[tuple[int, str]] = set()
+        self._verdicts: dict[int, Verdict] = {}
         for product in snapshot.products:
             if product.group_id is not None:
                 self._own.setdefault(product.group_id, []).append(product)
@@ -135,6 +139,7 @@ class _Planner:
             verdict = judge(step, group.members, closes=group.closes, now=self._now)
             if verdict != Verdict(group.state, group.reason):
                 self.decisions.append(Settle(group.group_id, verdict.state, verdict.reason))
+        self._verdicts[group.group_id] = verdict
         views = self._steps.get((group.group_id, step.name), [])
         latest = views[-1] if views else None
         if verdict.state in (GroupState.COMPLETE, GroupState.CLOSED):
@@ -144,6 +149,14 @@ class _Planner:
             self._wait(latest.key, latest.missing, (f"{group}: {verdict.reason}",))
         if verdict.state is GroupState.OPEN and isinstance(step.recipe, Recipe):
             self._promise(step, group)
+
+    def consider_substitute(self, step: CascadeStep, group: GroupView) -> None:
+        """Decide on a step of frames that belong to another one, which has already judged whether they are complete."""
+        verdict = self._verdicts[group.group_id]
+        views = self._steps.get((group.group_id, step.name), [])
+        wanted = isinstance(step.recipe, Recipe) and (views or self._policy.lsf_from_arcs)
+        if wanted and verdict.state in (GroupState.COMPLETE, GroupState.CLOSED):
+            self._follow(step, group, verdict, views[-1] if views else None)
 
     def _follow(self, step: CascadeStep, group: GroupView, verdict: Verdict, latest: StepView | None) -> None:
         """Go on with the step of a group that is closed."""
@@ -198,7 +211,7 @@ class _Planner:
             self._promise(step, group)
 
     def _gather(self, step: CascadeStep, group: GroupView) -> _Supply:
-        inputs = [_raw(step.raw, member) for member in group.members]
+        inputs = [_raw(group.tag, member) for member in group.members]
         missing, coming = [], []
         for need in needs_of(step, group.mjd, self._policy):
             best = self._choose(group, need, with_coming=True).best

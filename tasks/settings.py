@@ -95,6 +95,7 @@ class PlanSettings(_Section):
     level: Annotated[int, Field(ge=0, le=3)] = 1
     use_darks: bool = False
     remake: RemakePolicy = RemakePolicy.NIGHT
+    lsf_from_arcs: bool = False
 
 
 class WorkerSettings(_Section):

@@ -109,6 +109,7 @@ class Policy:
     level: int = 1
     use_darks: bool = False
     remake: RemakePolicy = RemakePolicy.NIGHT
+    lsf_from_arcs: bool = False
     parameters: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
 
 

@@ -14,7 +14,7 @@ from archive.select import Candidate
 from archive.setup import Setup
 from archive.states import GroupState, StepState
 from recipes.muse import Lamp
-from tasks.cascade import RECIPES, STEPS, STEPS_BY_NAME, STEPS_BY_TAG, Tag
+from tasks.cascade import RECIPES, STEPS, STEPS_BY_NAME, Tag, steps_of
 from tasks.classify import AMBIENT_TEMPERATURE
 from tasks.decisions import StepKey
 from tasks.groups import Member
@@ -53,7 +53,13 @@ def survey(session: Session, settings: Settings) -> Snapshot:
 def policy_of(settings: Settings) -> Policy:
     """Return what a plan has to know of the settings."""
     wanted = settings.plan
-    return Policy(level=wanted.level, use_darks=wanted.use_darks, remake=wanted.remake, parameters=settings.recipes)
+    return Policy(
+        level=wanted.level,
+        use_darks=wanted.use_darks,
+        remake=wanted.remake,
+        lsf_from_arcs=wanted.lsf_from_arcs,
+        parameters=settings.recipes,
+    )
 
 
 def unreviewed() -> Select[Product]:
@@ -136,7 +142,7 @@ def _uses(session: Session, steps: Iterable[Step]) -> Mapping[int, Sequence[Use]
 
 
 def _step(step: Step, uses: Sequence[Use], products: Mapping[int, ProductView]) -> StepView:
-    raw = STEPS_BY_NAME[step.name].raw
+    wanted = STEPS_BY_NAME[step.name]
     return StepView(
         step_id=step.id,
         key=StepKey(step.group_id, step.name, step.sequence),
@@ -144,7 +150,9 @@ def _step(step: Step, uses: Sequence[Use], products: Mapping[int, ProductView]) 
         missing=tuple(step.missing),
         stale=step.stale,
         identity=step.identity,
-        frames=frozenset(use.frame_id for use in uses if use.frame_id is not None and use.tag == raw),
+        frames=frozenset(
+            use.frame_id for use in uses if use.frame_id is not None and use.tag in (wanted.raw, *wanted.substitutes)
+        ),
         products={use.tag: products[use.product_id] for use in uses if use.product_id is not None},
     )
 
@@ -157,10 +165,10 @@ def _products(
     queries += [Step.group_id.in_(ids) for ids in _chunks(group.group_id for group in groups)]
     windows: dict[str, list[Window]] = {}
     for group in groups:
-        step = STEPS_BY_TAG[group.tag]
-        for need in needs_of(step, group.mjd, policy) if step.name in _RUNNABLE else ():
-            days = reach(need, policy)
-            windows.setdefault(need.catg, []).append((group.mjd - days, group.mjd + days))
+        for step in steps_of(group.tag):
+            for need in needs_of(step, group.mjd, policy) if step.name in _RUNNABLE else ():
+                days = reach(need, policy)
+                windows.setdefault(need.catg, []).append((group.mjd - days, group.mjd + days))
     for catg, spans in windows.items():
         queries += [and_(Product.catg == catg, Product.mjd.between(first, last)) for first, last in _merged(spans)]
     return {product_id: view for query in queries for product_id, view in products_where(session, query).items()}
@@ -210,10 +218,10 @@ def _companions(session: Session, groups: Sequence[GroupView]) -> Iterator[Compa
     """Return the frames of other tags that may go with these groups."""
     windows: dict[Tag, list[Window]] = {}
     for group in groups:
-        step = STEPS_BY_TAG[group.tag]
-        for wanted in step.companions if step.name in _RUNNABLE else ():
-            days = wanted.hours / 24
-            windows.setdefault(wanted.tag, []).append((group.mjd - days, group.mjd + days))
+        for step in steps_of(group.tag):
+            for wanted in step.companions if step.name in _RUNNABLE else ():
+                days = wanted.hours / 24
+                windows.setdefault(wanted.tag, []).append((group.mjd - days, group.mjd + days))
     for tag, spans in windows.items():
         for first, last in _merged(spans):
             near = select(Frame).where(Frame.tag == tag, Frame.mjd.between(first, last), Frame.superseded_by.is_(None))
