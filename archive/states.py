@@ -49,6 +49,15 @@ class PartState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Score(StrEnum):
+    """How good a product is, as its values say."""
+
+    NONE = ""  # nothing was scored yet
+    GREEN = "green"
+    YELLOW = "yellow"
+    RED = "red"
+
+
 class Certification(StrEnum):
     """Whether a product may be used."""
 

@@ -228,9 +228,9 @@ def combine_channels(
             params,
         )
         header = main.header.matching(OF_CHANNEL, inverted=True)
-        if missing:
-            header = header | Header.of(_missing(missing))
         record = _record(main.header, main.exposures, recipe, provenance, calibrations)
+        if missing:
+            record.set(*_missing(missing))
         _name(record, Identity("", "", "", datetime(1970, 1, 1, tzinfo=UTC)))  # keeps their places
         record.set("DATAMD5", "0" * 32, "MD5 checksum")
         return _moved(_write(result, header, record, scratch, ".fits"), folder)

@@ -19,7 +19,7 @@ from archive.history import record
 from archive.models import Frame, Measurement, Part, Product, Step
 from archive.naming import dp_id_of, next_letter, product_name
 from archive.night import time_of
-from archive.states import PartState, StepState, move
+from archive.states import PartState, Score, StepState, move
 from archive.store import Published
 from recipes.channel import Identity, Outcome, combine_channels, identify, merge_channels
 from recipes.recipe import Value
@@ -251,6 +251,7 @@ def end_step(
             mjd=step.group.mjd,
             setup=frame.setup,
             channels=sorted(making.files),
+            score=Score.YELLOW if missing_channels(step) else Score.NONE,
             created=making.created,
             measurements=[
                 *(row for channel in step.parts for row in _measurements(channel, making.catg)),

@@ -15,7 +15,20 @@ import numpy as np
 import tasks.cascade
 from recipes.bias import RECIPE
 from recipes.fits import DeadChannel
-from recipes.recipe import Channel, Recipe, RecipeError, Result
+from recipes.recipe import (
+    Channel,
+    Column,
+    Extensions,
+    Instrument,
+    Keyword,
+    Measurement,
+    Plane,
+    Product,
+    Recipe,
+    RecipeError,
+    Result,
+    Table,
+)
 
 FLAG = "MUSECAL_TEST_FLAG"  # of the environment: a file that says whether something has happened before
 GREED = 600 << 20  # bytes that the greedy recipe asks for
@@ -82,7 +95,47 @@ _DEEDS: Mapping[str, Callable[[Channel], object]] = {
     "hangs": _hang_in_compiled_code,
     "is dead": _be_dead,
 }
-RECIPES: Mapping[str, Recipe] = {name: replace(RECIPE, name=name, reduce=_do(deed)) for name, deed in _DEEDS.items()}
+
+
+def _give_levels(channel: Channel, _: Any) -> Result:  # noqa: ANN401
+    """The first half of a recipe of the whole instrument: the mean level of each frame of the channel."""
+    if channel.number == 2 and os.environ.get(FLAG):
+        _refuse(channel)
+    stack = channel.stacks["BIAS"]
+    levels = [float(stack.rows(frame, 0, 8).mean()) for frame in range(len(stack.exposures))]
+    column = Column(name="level", values=np.array(levels), unit="adu")
+    return Result((Product(catg="PIXTABLE_STD", number=1, content=Table(columns=(column,))),))
+
+
+def _join_levels(instrument: Instrument, _: Any) -> Result:  # noqa: ANN401
+    """The second half: a cube of two planes, (frames, channels) of levels and their mean."""
+    tables = [files["PIXTABLE_STD_0001"].tables[0].table for files in instrument.channels.values()]
+    cube = instrument.allocate((2, len(tables[0]["level"]), len(tables)), np.float32)
+    cube[0:1] = np.array([[table["level"] for table in tables]]).transpose(0, 2, 1)
+    cube[1:2] = cube[0:1].mean()
+    plane = Plane(name="DATA", values=cube, unit="adu", keywords=(Keyword("CTYPE3", "AWAV"),))
+    names = tuple(exposure.name for exposure in instrument.exposures["BIAS"])
+    product = Product(
+        catg="TWILIGHT_CUBE",
+        content=Extensions((plane,)),
+        measurements=(Measurement("TWILIGHT LEVEL", float(cube[0:1].mean()), "[adu] mean level"),),
+    )
+    return Result((product,), (f"{len(names)} frames of {len(tables)} channels were joined.",))
+
+
+JOINS = Recipe(
+    name="joins",
+    version="1",
+    raw=("BIAS",),
+    minimum=3,
+    makes=("TWILIGHT_CUBE",),
+    params=RECIPE.params,
+    reduce=_give_levels,
+    combine=_join_levels,
+    intermediate=("PIXTABLE_STD",),
+)
+_ODD = {name: replace(RECIPE, name=name, reduce=_do(deed)) for name, deed in _DEEDS.items()}
+RECIPES: Mapping[str, Recipe] = {**_ODD, JOINS.name: JOINS}
 
 
 def install() -> None:

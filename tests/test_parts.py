@@ -20,7 +20,7 @@ import tasks.finish
 import tasks.parts
 from archive.models import Event, Frame, Measurement, Part, Product, Step
 from archive.registry import Registry
-from archive.states import PartState, StepState
+from archive.states import PartState, Score, StepState
 from archive.store import Store, digest_of
 from tasks.failures import FINISH, PartFailed
 from tasks.leases import sweep
@@ -159,6 +159,7 @@ class TestStep:
         step_id = new_step(site, biases, "is dead")
         product = run_step(site, step_id)
         assert product.channels == [1]
+        assert product.score == Score.YELLOW
         assert step_of(site, step_id).warnings == ["Channel 2: The detector of channel 2 is off (DET CHIP LIVE = F)."]
         assert fits.getheader(product.path)["ESO DRS MUSE CHANNELS MISSING"] == "2"
 
