@@ -163,6 +163,32 @@ def trace_table(traces: Sequence[Trace]) -> Table:
     return Table(columns=tuple(columns))
 
 
+def read_traces(table: Table) -> tuple[Trace, ...]:
+    """Return what a TRACE_TABLE holds, of these recipes or of ESO's, in order of slices.
+
+    Raises
+    ------
+    RecipeError
+        If a coefficient is not a number.
+    """
+    order = sum(column.name.startswith("tc0_") for column in table.columns) - 1
+    found = []
+    for row in np.argsort(table["SliceNo"]):
+        coefficients = [
+            [float(table[f"tc{which}_{power:02d}"][row]) for power in range(order + 1)]
+            for which in (CENTRE, LEFT, RIGHT)
+        ]
+        if not np.isfinite(coefficients).all():
+            raise RecipeError(
+                f"The TRACE_TABLE has no edges for slice {table['SliceNo'][row]}; make it anew.",
+                slice=int(table["SliceNo"][row]),
+            )
+        centre, left, right = (Polynomial(values) for values in coefficients)
+        squares = (float(table["MSE0"][row]), float(table["MSE1"][row]), float(table["MSE2"][row]))
+        found.append(Trace((centre, left, right), squares, float(table["Width"][row])))
+    return tuple(found)
+
+
 def measure_traces(traces: Sequence[Trace], rows: int) -> tuple[Measurement, ...]:
     """Return the QC1 parameters of a trace table, for a detector with that many rows."""
     middle, y = rows // 2, np.arange(1, rows + 1)
