@@ -30,7 +30,8 @@ class Dispersion:
 
     def wavelength(self, x: Real | float, y: Real | float) -> Real:
         """Return air wavelengths in Angstrom at positions that broadcast."""
-        result: Real = polyval2d(*np.broadcast_arrays(x, y), self.coefficients)
+        columns, rows = np.broadcast_arrays(x, y)
+        result: Real = polyval2d(columns.astype(float), rows.astype(float), self.coefficients)
         return result
 
     def on_rows(self, x: Real, y: Real) -> Real:
