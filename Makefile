@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CHANNELS ?= 1,12
 DEMO ?= demo
+PROCESSES ?= auto
 DEBIAN_REFEREE := esorex cpl-plugin-muse
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -25,7 +26,7 @@ demo: $(VENV)/installed  ## a simulated night through the whole daemon, with its
 	$(BIN)/musecal demo $(DEMO) --channels $(CHANNELS)
 
 test: check  ## every check and every test
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 fast: $(VENV)/installed  ## the tests that take seconds
 	$(BIN)/pytest -m 'not full and not referee'

@@ -10,11 +10,14 @@ Ask for it with a fixture of three lines::
 simulator has changed. It takes 2 GB and four minutes of one core.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from collections.abc import Sequence as Listing
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -58,8 +61,26 @@ def ask_referee(tmp_path_factory: pytest.TempPathFactory) -> Referee:
     """Return ESO's products of the simulated night, made on the first call; skip where esorex is not installed."""
     if not shutil.which("esorex"):
         pytest.skip("esorex is not installed: make referee does it (Debian packages esorex and cpl-plugin-muse)")
-    kept = os.environ.get("MUSECAL_REFEREE")
-    return _run(Path(kept) / _version() if kept else tmp_path_factory.getbasetemp() / "referee")
+    folder = shared_folder(tmp_path_factory)
+    with locked(folder):
+        return _run(folder)
+
+
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, name: str = "referee") -> Path:
+    """Return a folder that every process of this run of the tests shares, or the one that is kept between runs."""
+    if kept := os.environ.get("MUSECAL_REFEREE"):
+        return Path(kept) / f"{name}-{_version()}"
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time work in a folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @lru_cache(maxsize=1)
