@@ -40,7 +40,7 @@ class Dispersion:
         Much faster than ``wavelength`` where rows and columns are whole.
         """
         along = polyval(y, self.coefficients.T)
-        result: Real = polyval(x[None, :], along[:, :, None])
+        result: Real = polyval(x[None, :], along[:, :, None], tensor=False)
         return result
 
 
