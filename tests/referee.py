@@ -115,12 +115,19 @@ def _run(folder: Path) -> Referee:
     return run
 
 
-def run_esorex(recipe: str, inputs: Listing[tuple[Path, str]], folder: Path, *options: str) -> str:
-    """Run one of ESO's recipes on one channel in a folder; return what it said. An exit code other than 0 fails."""
+def run_esorex(
+    recipe: str, inputs: Listing[tuple[Path, str]], folder: Path, *options: str, channel: int | None = CHANNEL
+) -> str:
+    """Run one of ESO's recipes on one channel in a folder; return what it said. An exit code other than 0 fails.
+
+    Recipes that take all channels at once have none to be named.
+    """
     sof = folder / f"{recipe}.sof"
     sof.write_text("".join(f"{path} {tag}\n" for path, tag in inputs))
     plugins = next(Path("/usr/lib").glob("*/cpl/plugins"), Path("/usr/lib/esopipes-plugins"))
-    command = ["esorex", f"--recipe-dir={plugins}", f"--log-file={recipe}.log", recipe, f"--nifu={CHANNEL}", *options]
+    command = ["esorex", f"--recipe-dir={plugins}", f"--log-file={recipe}.log", recipe, *options]
+    if channel is not None:
+        command.append(f"--nifu={channel}")
     done = subprocess.run(
         [*command, sof.name], cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
     )
