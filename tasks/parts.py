@@ -13,7 +13,7 @@ import structlog
 from archive.models import Step
 from archive.states import PartState, move
 from recipes.channel import Outcome, reduce_channel
-from recipes.fits import DeadChannel
+from recipes.fits import AbsentChannel, DeadChannel
 from recipes.recipe import RecipeError
 from tasks.failures import FINISH, Failure, Kind, PartFailed, conclude, give_back, judge
 from tasks.finish import finish
@@ -98,8 +98,9 @@ def _reduce(site: Site, claimed: Claim) -> None:
             folder=site.store.work_folder(claimed.step_id, claimed.channel, claimed.attempt),
             provenance=work.provenance,
         )
-    except DeadChannel as dead:  # its detector is off: the step goes on without it, and its products say so
-        outcome = Outcome({}, {}, (str(dead),))
+    except (DeadChannel, AbsentChannel) as lacking:
+        # Its detector is off, or was when a calibration was taken: the step goes on without it, its products say so.
+        outcome = Outcome({}, {}, (str(lacking),))
     except RecipeError as error:  # a product of the whole instrument may do without a few channels; finish counts them
         if work.recipe.combine is None:
             raise

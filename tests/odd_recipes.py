@@ -14,7 +14,7 @@ import numpy as np
 
 import tasks.cascade
 from recipes.bias import RECIPE
-from recipes.fits import DeadChannel
+from recipes.fits import AbsentChannel, DeadChannel
 from recipes.recipe import (
     Channel,
     Column,
@@ -84,6 +84,11 @@ def _be_dead(channel: Channel) -> None:
         raise DeadChannel("The detector of channel 2 is off (DET CHIP LIVE = F).")
 
 
+def _lack_calibration(channel: Channel) -> None:
+    if channel.number == 2:
+        raise AbsentChannel("MASTER_BIAS.fits has no extension CHAN02.DATA; give a product that has channel 2.")
+
+
 _DEEDS: Mapping[str, Callable[[Channel], object]] = {
     "refuses": _refuse,
     "blunders": _blunder,
@@ -94,6 +99,7 @@ _DEEDS: Mapping[str, Callable[[Channel], object]] = {
     "takes for ever": _take_for_ever,
     "hangs": _hang_in_compiled_code,
     "is dead": _be_dead,
+    "lacks a calibration": _lack_calibration,
 }
 
 

@@ -155,12 +155,22 @@ class TestStep:
             assert len(set(session.scalars(select(Product.dp_id)))) == 3
 
     @pytest.mark.usefixtures("odd")
-    def test_goes_on_without_a_dead_channel(self, site: Site, biases: list[Path]) -> None:
-        step_id = new_step(site, biases, "is dead")
+    @pytest.mark.parametrize(
+        ("recipe", "sentence"),
+        [
+            ("is dead", "The detector of channel 2 is off (DET CHIP LIVE = F)."),
+            (
+                "lacks a calibration",
+                "MASTER_BIAS.fits has no extension CHAN02.DATA; give a product that has channel 2.",
+            ),
+        ],
+    )
+    def test_goes_on_without_a_dead_channel(self, site: Site, biases: list[Path], recipe: str, sentence: str) -> None:
+        step_id = new_step(site, biases, recipe)
         product = run_step(site, step_id)
         assert product.channels == [1]
         assert product.score == Score.YELLOW
-        assert step_of(site, step_id).warnings == ["Channel 2: The detector of channel 2 is off (DET CHIP LIVE = F)."]
+        assert step_of(site, step_id).warnings == [f"Channel 2: {sentence}"]
         assert fits.getheader(product.path)["ESO DRS MUSE CHANNELS MISSING"] == "2"
 
 
