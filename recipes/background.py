@@ -67,10 +67,20 @@ def noise_of(channel: Channel, frames: Frames) -> Noise:
     RecipeError
         If the bias lacks its read noise.
     """
+    noise = Noise(read_noise=read_noise_of(channel), gains=frames.stack.exposures[0].gains)
+    return replace(noise, scale=max(frames.scales)) if frames.scales else noise
+
+
+def read_noise_of(channel: Channel) -> tuple[float, ...]:
+    """Return the read noise of each quadrant in electrons, as the master bias has it.
+
+    Raises
+    ------
+    RecipeError
+        If the bias lacks it.
+    """
     measured = channel.images["MASTER_BIAS"].measurements
     try:
-        read_noise = [float(measured[f"BIAS MASTER{quadrant} RON"]) for quadrant in Quadrant]
+        return tuple(float(measured[f"BIAS MASTER{quadrant} RON"]) for quadrant in Quadrant)
     except KeyError as error:
         raise RecipeError(f"The master bias has no QC {error.args[0]}; make it anew.") from error
-    noise = Noise(read_noise=read_noise, gains=frames.stack.exposures[0].gains)
-    return replace(noise, scale=max(frames.scales)) if frames.scales else noise

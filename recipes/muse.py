@@ -16,6 +16,24 @@ INSTRUMENT = "MUSE"  # INSTRUME of every frame; HDR
 FOCAL_SCALE = 1.705  # arcsec a mm at the mask of the calibration unit, where TEL FOCU SCALE is absent; MP
 PIXEL = 0.2  # arcsec; unit of lengths in a GEOMETRY_TABLE, wide-field mode; MP
 DISPERSION = 1.25  # Angstrom a pixel; MP
+RED_END = 9350.0  # Angstrom, of the useful range in every mode; MP
+
+# Where the useful range of each instrument mode begins, Angstrom; MP
+BLUE_END: Mapping[str, float] = MappingProxyType(
+    {
+        "WFM-NOAO-N": 4750.0,
+        "WFM-NONAO-N": 4750.0,
+        "WFM-NOAO-E": 4600.0,
+        "WFM-NONAO-E": 4600.0,
+        "WFM-AO-N": 4700.0,
+        "WFM-AO-E": 4600.0,
+        "NFM-AO-N": 4750.0,
+    }
+)
+# The range that the sodium notch filter of an adaptive-optics mode blocks, Angstrom; MP
+NOTCH: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"WFM-AO-N": (5805.0, 5966.0), "WFM-AO-E": (5755.0, 6008.0), "NFM-AO-N": (5780.0, 6050.0)}
+)
 
 
 def extension_name(channel: int) -> str:
@@ -112,6 +130,7 @@ class Flag(IntFlag):
     SATURATED = 1 << 12
     DEAD = 1 << 13  # a column that stands out in the bias
     BAD = 1 << 14  # any other unusable pixel, for instance a flat at or below zero
+    NOTCH = 1 << 27  # blocked by the sodium notch filter
     MISSING = 1 << 30
     OUTSIDE = 1 << 31
 
