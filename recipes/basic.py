@@ -25,14 +25,11 @@ from recipes.detector import (
 from recipes.illumination import ILLUM_RANGE, Illumination, TwilightCube, check_illum, relative_illumination
 from recipes.muse import BLUE_END, DISPERSION, NOTCH, RED_END, SATURATION, Flag
 from recipes.pixtable import (
-    Pixels,
-    SliceMap,
     describe,
-    find_pixels,
     flat_spectrum,
-    map_slices,
     pixel_table,
 )
+from recipes.positions import Pixels, SliceMap, find_pixels, map_slices
 from recipes.recipe import (
     Channel,
     Exposure,

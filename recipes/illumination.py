@@ -7,7 +7,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from recipes.pixtable import PREFIX, Pixels
+from recipes.pixtable import PREFIX
+from recipes.positions import Pixels
 from recipes.recipe import Exposure, Flags, Float32, Keyword, RecipeError, Source, Value
 
 ILLUM_RANGE = (6500.0, 7500.0)  # Angstrom, in which the light of a slice is measured; MP
@@ -140,7 +141,8 @@ class TwilightCube:
         result: NDArray[np.float32] = (one + (other - one) * depth).astype(np.float32)
         unknown = np.isnan(result)
         if unknown.any():
-            result[unknown] = np.where(np.isnan(one[unknown]), other[unknown], one[unknown])
+            upper = np.isnan(one) | (depth == 1)
+            result[unknown] = np.where(upper, other, one)[unknown]
         return result
 
     def apply(self, pixels: Pixels, data: Float32, stat: Float32) -> int:
