@@ -41,7 +41,7 @@ def test_every_command_and_option_has_help(path: str) -> None:
     assert all(item.help for item in command.params if item.name != "context")
 
 
-@pytest.mark.parametrize("path", COMMANDS.keys() - {"musecal demo"})  # the demo brings its own settings
+@pytest.mark.parametrize("path", sorted(COMMANDS.keys() - {"musecal demo"}))  # the demo brings its own settings
 def test_every_command_takes_settings_and_json(path: str) -> None:
     options = {name for item in COMMANDS[path].params for name in item.opts}
     assert {"--settings", "--json"} <= options
