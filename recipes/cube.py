@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
-from recipes.exposure import Limits, Pixels
+from recipes.exposure import FieldPixels, Limits
 from recipes.muse import DISPERSION
 from recipes.recipe import Float32, Keyword, WritableArray
 from recipes.stats import Real
@@ -111,12 +111,12 @@ class Drizzle:
         # each other: a channel has few rows of all planes, and what is read are all rows of a few planes.
         self._sums = allocate((self._slabs * rows, 3, _PLANES, columns), np.float32)
 
-    def add(self, blocks: Iterable[Pixels], limits: Limits, *, cosmic_rays: float = 0.0) -> int:
+    def add(self, blocks: Iterable[FieldPixels], limits: Limits, *, cosmic_rays: float = 0.0) -> int:
         """Add the pixels of a channel.
 
         Parameters
         ----------
-        blocks : iterable of Pixels
+        blocks : iterable of FieldPixels
             As ``MergedExposure.pixels`` gives them; neighbours in the field should be in one block.
         limits : Limits
             Of all these pixels; memory is taken for the rows of the cube that lie within.
@@ -166,7 +166,7 @@ class Drizzle:
             stat /= weight
             yield Planes(which, data, stat)
 
-    def _inside(self, pixels: Pixels) -> NDArray[np.bool_]:
+    def _inside(self, pixels: FieldPixels) -> NDArray[np.bool_]:
         """Return which pixels touch the cube."""
         planes, rows, columns = self.grid.shape
         half = (self.grid.step + DISPERSION) / 2
@@ -176,7 +176,7 @@ class Drizzle:
         inside &= (pixels.wavelength > self.grid.wavelength - half) & (pixels.wavelength < end)
         return inside
 
-    def _distribute(self, pixels: Pixels, strip: Float32, first: int) -> None:
+    def _distribute(self, pixels: FieldPixels, strip: Float32, first: int) -> None:
         """Add pixels to the sums of a strip that begins with row ``first`` of the cube."""
         step = self.grid.step
         row, upper = _shares(pixels.y, self.grid.y + first, 1.0, 1.0)
@@ -207,7 +207,7 @@ class Drizzle:
         strip[here[0], :, here[1], here[2]] += sums[part].transpose(0, 3, 1, 2)
 
 
-def _parts(pixels: Pixels) -> Iterator[slice]:
+def _parts(pixels: FieldPixels) -> Iterator[slice]:
     """Yield parts of pixels that lie together: cut where a slice ends, and if they are many."""
     ends = np.flatnonzero(np.diff(pixels.wavelength) < -_BACK) + 1
     edges = [0, *ends.tolist(), len(pixels)]
@@ -238,7 +238,7 @@ def _shares(
     return cell.astype(np.int32), (lower, 1 - lower)
 
 
-def find_cosmic_rays(pixels: Pixels, grid: Grid, limit: float) -> NDArray[np.bool_]:
+def find_cosmic_rays(pixels: FieldPixels, grid: Grid, limit: float) -> NDArray[np.bool_]:
     """Find pixels that stand out from their neighbours in the field and in wavelength.
 
     Neighbours are the voxels around that of the pixel, but for those in the same row of the field, which the same
@@ -246,7 +246,7 @@ def find_cosmic_rays(pixels: Pixels, grid: Grid, limit: float) -> NDArray[np.boo
 
     Parameters
     ----------
-    pixels : Pixels
+    pixels : FieldPixels
         All of them inside the grid.
     grid : Grid
     limit : float

@@ -3,26 +3,22 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recipes.muse import DISPERSION
-from recipes.recipe import Float32, Keyword, Pointing, RecipeError, Source, Value
+from recipes.muse import DISPERSION, SLICES, Flag
+from recipes.pixtable import StoredPixels
+from recipes.recipe import Float32, Keyword, Pointing, RecipeError, Source, Table, Value
 from recipes.refraction import displacement, refraction_applies
 from recipes.smoothing import smooth_by_polynomials, smooth_ranges
 from recipes.stats import Real
 
 FLAT_CORRECTED = "ESO DRS MUSE FLUX FFCORR"
 FLUX_SKY, FLUX_LAMP = "ESO DRS MUSE FLAT FLUX SKY", "ESO DRS MUSE FLAT FLUX LAMP"
-FLAT_FIELD = "PIXTABLE_FLAT_FIELD"
 SHORTEST, LONGEST = 4150.0, 9800.0  # Angstrom; no pixel of the instrument is outside; MP
 _LATTICE = 0.05  # Angstrom, of the table in which what depends on wavelength is looked up
 _STACK = 12  # slices of a detector that look at one of the four stacks of the field
-_SLICE_BITS = 0x3F  # of ``origin``; MP
-_NOTCH = 1 << 27  # flag of the range that the notch filter of the adaptive optics takes out; MP
 
 
 def flat_spectrum_removed(keywords: Mapping[str, Value]) -> bool:
@@ -41,7 +37,7 @@ def flat_correction(corrected: bool) -> tuple[Keyword, ...]:  # noqa: FBT001 - t
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pixels:
+class FieldPixels:
     """Good pixels of a detector, in float32 arrays of one length.
 
     Parameters
@@ -63,8 +59,8 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, which: slice | NDArray[np.bool_]) -> "Pixels":
-        return Pixels(**{name: values[which] for name, values in vars(self).items()})
+    def __getitem__(self, which: slice | NDArray[np.bool_]) -> "FieldPixels":
+        return FieldPixels(**{name: values[which] for name, values in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -86,8 +82,7 @@ class MergedExposure:
 
     Parameters
     ----------
-    tables : mapping of channel to Source
-        Pixel tables as ESO's recipes write them.
+    tables : mapping of channel to StoredPixels
     scales : mapping of channel to float
         Data are divided by it, so that all channels have the flux scale of the first.
     correction : float32 array, shape (3, steps)
@@ -100,7 +95,7 @@ class MergedExposure:
     warnings : tuple of str
     """
 
-    tables: Mapping[int, Source]
+    tables: Mapping[int, StoredPixels]
     scales: Mapping[int, float]
     correction: Float32
     wavelengths: tuple[float, float]
@@ -130,54 +125,41 @@ class MergedExposure:
             raise RecipeError(f"No pixel lies between {low:g} and {high:g} Angstrom; change lambdamin and lambdamax.")
         return found
 
-    def pixels(self, channel: int) -> Iterator[Pixels]:
+    def pixels(self, channel: int) -> Iterator[FieldPixels]:
         """Yield the good pixels of a channel, one stack of slices after the other."""
         for rows in self._blocks(channel):
             yield self._good_pixels(channel, rows)
 
-    def _good_pixels(self, channel: int, rows: slice) -> Pixels:
+    def _good_pixels(self, channel: int, rows: slice) -> FieldPixels:
         x, y, wavelength, inside = self._coordinates(channel, rows)
-        good = (self._column(channel, "dq", rows)[inside] & ~_NOTCH) == 0
+        good = (self.tables[channel].column("dq", rows)[inside] & ~np.uint32(Flag.NOTCH)) == 0
         x, y, wavelength = x[good], y[good], wavelength[good]
         inside[inside] = good
         factor = self.correction[2][_places(wavelength)] / np.float32(self.scales[channel])
-        data = self._column(channel, "data", rows)[inside]
+        data = self.tables[channel].column("data", rows)[inside]
         data *= factor
-        stat = self._column(channel, "stat", rows)[inside]
+        stat = self.tables[channel].column("stat", rows)[inside]
         factor *= factor
         stat *= factor
-        return Pixels(x=x, y=y, wavelength=wavelength, data=data, stat=stat)
+        return FieldPixels(x=x, y=y, wavelength=wavelength, data=data, stat=stat)
 
     def _coordinates(self, channel: int, rows: slice) -> tuple[Float32, Float32, Float32, NDArray[np.bool_]]:
-        wavelength = self._column(channel, "lambda", rows)
+        wavelength = self.tables[channel].column("wavelength", rows)
         inside = (wavelength >= self.wavelengths[0]) & (wavelength <= self.wavelengths[1])
         wavelength = wavelength[inside]
-        x, y = (self._column(channel, name, rows)[inside] for name in ("xpos", "ypos"))
+        x, y = (self.tables[channel].column(name, rows)[inside] for name in ("x", "y"))
         places = _places(wavelength)
         x += self.correction[0][places]
         y += self.correction[1][places]
         return x, y, wavelength, inside
 
-    def _column(self, channel: int, name: str, rows: slice) -> NDArray[Any]:
-        return self.tables[channel].plane(name).values[rows].reshape(-1)
-
     def _blocks(self, channel: int) -> Iterator[slice]:
         """Yield the rows of each stack; they follow each other, with the slices in their order on the detector."""
-        origin = self.tables[channel].plane("origin").values
-        edges = [0]
-        for last in (_STACK, 2 * _STACK, 3 * _STACK):
-            low, high = edges[-1], origin.shape[0]
-            while low < high:
-                middle = (low + high) // 2
-                if int(origin[middle : middle + 1].reshape(-1)[0]) & _SLICE_BITS <= last:
-                    low = middle + 1
-                else:
-                    high = middle
-            edges.append(low)
-        edges.append(origin.shape[0])
-        for start, stop in pairwise(edges):
-            if stop > start:
-                yield slice(start, stop)
+        slices = self.tables[channel].slices()
+        for first in range(1, SLICES + 1, _STACK):
+            rows = [slices[number] for number in range(first, first + _STACK) if number in slices]
+            if rows:
+                yield slice(rows[0].start, rows[-1].stop)
 
 
 def _places(wavelength: Float32) -> NDArray[np.int32]:
@@ -211,7 +193,8 @@ def merge_exposure(
         If some, but not all of the channels have the spectrum of their flat field.
     """
     warnings: list[str] = []
-    spectra = {channel: spectrum for channel, source in tables.items() if (spectrum := _flat_spectrum(source))}
+    stored = {channel: StoredPixels(source) for channel, source in tables.items()}
+    spectra = {channel: table.flat_field.table for channel, table in stored.items() if table.flat_field}
     if spectra and len(spectra) < len(tables):
         lacking = ", ".join(str(channel) for channel in tables if channel not in spectra)
         raise RecipeError(
@@ -222,14 +205,14 @@ def merge_exposure(
         )
     wavelength = np.arange(round((LONGEST - SHORTEST) / _LATTICE) + 1) * _LATTICE + SHORTEST
     correction = np.zeros((3, len(wavelength)), np.float32)
-    correction[2] = mean_flat_spectrum(list(spectra.values()), mode, wavelength) if spectra else 1
+    correction[2] = _mean_flat_spectrum(list(spectra.values()), mode, wavelength) if spectra else 1
     refracted = refraction_applies(pointing, reference) and not mode.startswith("NFM")
     if refracted:
         correction[:2] = displacement(wavelength, pointing, reference)
     elif reference > 0 and not mode.startswith("NFM"):
         warnings.append("The refraction of the air is not corrected, since airmass or parallactic angle are not known.")
     return MergedExposure(
-        tables=tables,
+        tables=stored,
         scales=_scales(tables, warnings),
         correction=correction,
         wavelengths=(max(low, SHORTEST), min(high, LONGEST)),
@@ -239,23 +222,16 @@ def merge_exposure(
     )
 
 
-def mean_flat_spectrum(spectra: list[tuple[Real, Real]], mode: str, wavelength: Real) -> Real:
-    """Return the mean of flat-field spectra (wavelengths, values), smoothed as ESO does, at wavelengths in Angstrom."""
+def _mean_flat_spectrum(spectra: list[Table], mode: str, wavelength: Real) -> Real:
+    """Return the mean of the spectra of flat fields, smoothed as ESO does, at wavelengths in Angstrom."""
     grid = np.arange(SHORTEST, LONGEST + DISPERSION / 2, DISPERSION)
-    mean = np.mean([np.interp(grid, *spectrum, left=np.nan, right=np.nan) for spectrum in spectra], axis=0)
-    valid = np.isfinite(mean)
-    grid, mean = grid[valid], mean[valid]
+    sampled = [np.interp(grid, table["lambda"], table["data"], left=np.nan, right=np.nan) for table in spectra]
+    mean = np.mean(sampled, axis=0)
+    grid, mean = grid[np.isfinite(mean)], mean[np.isfinite(mean)]
     # The lamps of the narrow field's flats do not pass its notch filter.
     ranges = smooth_ranges(mode, notched=not mode.startswith("NFM"))
     smooth, _ = smooth_by_polynomials(grid, mean, np.zeros_like(mean), ranges)
     return np.interp(wavelength, grid, smooth)
-
-
-def _flat_spectrum(source: Source) -> tuple[Real, Real] | None:
-    for table in source.tables:
-        if table.keywords.get("EXTNAME") == FLAT_FIELD:
-            return table.table["lambda"], table.table["data"]
-    return None
 
 
 def _scales(tables: Mapping[int, Source], warnings: list[str]) -> dict[int, float]:

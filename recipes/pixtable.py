@@ -259,6 +259,11 @@ class StoredPixels:
             raise RecipeError(f"The pixel table has no {error.args[0]}; give one of muse_scibasic.") from error
         return low, high
 
+    def column(self, name: str, rows: slice) -> NDArray[Any]:
+        """Return some rows of one column, by its name in ``PixelTable``."""
+        values = self._columns[name].values[rows].reshape(-1)
+        return values.view(np.uint32) if name in ("origin", "dq") else values
+
     def block(self, start: int, stop: int) -> PixelTable:
         """Return rows [start, stop)."""
         found = {name: plane.values[start:stop].reshape(-1) for name, plane in self._columns.items()}

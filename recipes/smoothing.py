@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from recipes.muse import NOTCH
 from recipes.stats import Real
 
 HALF_POLYNOMIAL = 150.0  # Angstrom to either side that a polynomial is fitted to
@@ -13,16 +14,10 @@ _ORDER = 3
 _REJECTED = 3.0  # rms of the residuals beyond which a point is left out of a polynomial
 _BATCH = 256  # points whose polynomials are fitted together
 
-# Angstrom: where the blue cut-off filter begins, with its real kink, and what the notch filter takes out.
-_KINKS = {"WFM-NOAO-N": 4775.0, "WFM-AO-N": 4700.0, "NFM-AO-N": 4770.0}
-_NOTCHES = {"WFM-AO-N": (5805.0, 5966.0), "WFM-AO-E": (5755.0, 6008.0), "NFM-AO-N": (5780.0, 6050.0)}
+# Angstrom: where the blue cut-off filter begins, with its real kink.
+_KINKS = {"WFM-NOAO-N": 4775.0, "WFM-NONAO-N": 4775.0, "WFM-AO-N": 4700.0, "NFM-AO-N": 4770.0}
 
 Range = tuple[float, float]
-
-
-def notch(mode: str) -> Range | None:
-    """Return what the notch filter of the adaptive optics takes out in an ``INS MODE``, Angstrom; None without one."""
-    return _NOTCHES.get(mode)
 
 
 def smooth_ranges(mode: str, *, kinked: bool = True, notched: bool = True) -> tuple[Range, ...]:
@@ -38,7 +33,7 @@ def smooth_ranges(mode: str, *, kinked: bool = True, notched: bool = True) -> tu
     """
     if not kinked:
         return ((-np.inf, np.inf),)
-    gap = notch(mode) if notched else None
+    gap = NOTCH.get(mode) if notched else None
     edges = [_KINKS.get(mode, -np.inf), *(gap or ()), np.inf]
     return tuple(pairwise(edges))[:: 2 if gap else 1]
 
