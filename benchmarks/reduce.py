@@ -9,7 +9,12 @@ from pathlib import Path
 from recipes.channel import Input, Provenance, reduce_channel
 from recipes.recipe import Recipe
 
-MODULES = {"muse_bias": "recipes.bias", "muse_dark": "recipes.dark", "muse_flat": "recipes.flat"}
+MODULES = {
+    "muse_bias": "recipes.bias",
+    "muse_dark": "recipes.dark",
+    "muse_flat": "recipes.flat",
+    "muse_wavecal": "recipes.wavecal",
+}
 
 
 def reduce(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from recipes.recipe import Column, RecipeError, Table
 
 Real = NDArray[np.floating[Any]]
+Places = NDArray[np.number[Any]] | float
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Dispersion:
     coefficients: Real
     mean_square: float = 0.0
 
-    def wavelength(self, x: Real | float, y: Real | float) -> Real:
+    def wavelength(self, x: Places, y: Places) -> Real:
         """Return air wavelengths in Angstrom at positions that broadcast."""
         columns, rows = np.broadcast_arrays(x, y)
         result: Real = polyval2d(columns.astype(float), rows.astype(float), self.coefficients)
