@@ -13,7 +13,7 @@ from recipes.detector import saturation_warnings
 from recipes.dispersion import Dispersion, dispersion_table
 from recipes.identify import Identification, Identifier, Peaks
 from recipes.linecatalog import LineCatalog, read_line_catalog
-from recipes.muse import ARC_LAMPS, DISPERSION, LAMP_NUMBERS, Lamp
+from recipes.muse import DISPERSION, LAMP_NUMBERS, Lamp
 from recipes.recipe import Channel, Float32, Measurement, Product, Recipe, RecipeError, Result, parameter
 from recipes.slicefit import FitSettings, SliceFit, Weighting, fit_slices, residual_table
 from recipes.slicelines import Identified, Measured, find_lines, follow_lines, measure_lines, middle_spectra
@@ -252,9 +252,21 @@ def _line_measurements(k: int, peaks: Mapping[Lamp, Peaks], found: Identificatio
         Measurement(f"{name} LINES NDET", detected, f"Number {what}"),
         Measurement(f"{name} LINES NID", len(every), f"Number of identified arc lines in slice {k + 1}"),
         Measurement(f"{name} LINES PEAK MEAN", float(every.mean()), f"[count] Mean peak count level {above} {what}"),
-        Measurement(f"{name} LINES PEAK STDEV", _scatter(every), f"[count] Standard deviation of peaks {above} {what}"),
-        Measurement(f"{name} LINES PEAK MIN", float(every.min()), f"[count] Peak count level {above} of the faintest"),
-        Measurement(f"{name} LINES PEAK MAX", float(every.max()), f"[count] Peak count level {above} of the brightest"),
+        Measurement(
+            f"{name} LINES PEAK STDEV",
+            _scatter(every),
+            f"[count] Standard deviation of peak count level {above} {what}",
+        ),
+        Measurement(
+            f"{name} LINES PEAK MIN",
+            float(every.min()),
+            f"[count] Peak count level {above} of the faintest line in slice {k + 1}",
+        ),
+        Measurement(
+            f"{name} LINES PEAK MAX",
+            float(every.max()),
+            f"[count] Peak count level {above} of the brightest line in slice {k + 1}",
+        ),
     ]
     for lamp, heights_ in heights.items():
         if k + 1 == _OF_LAMPS and len(heights_):
@@ -262,8 +274,14 @@ def _line_measurements(k: int, peaks: Mapping[Lamp, Peaks], found: Identificatio
             prefix, of = f"{name} LAMP{number} LINES PEAK", f"of lines of lamp {number} in slice {k + 1}"
             made += [
                 Measurement(f"{prefix} MEAN", float(heights_.mean()), f"[count] Mean peak count level {of}"),
-                Measurement(f"{prefix} STDEV", _scatter(heights_), f"[count] Standard deviation of peak level {of}"),
-                Measurement(f"{prefix} MAX", float(heights_.max()), f"[count] Peak count level of the brightest {of}"),
+                Measurement(
+                    f"{prefix} STDEV", _scatter(heights_), f"[count] Standard deviation of peak count level {of}"
+                ),
+                Measurement(
+                    f"{prefix} MAX",
+                    float(heights_.max()),
+                    f"[count] Peak count level above background of the brightest line {of}",
+                ),
             ]
     return made
 
@@ -279,10 +297,10 @@ def _width_measurements(k: int, measured: Measured, catalog: LineCatalog, fit: S
     name, what = f"WAVECAL SLICE{k + 1}", f"FWHM of detected arc lines in slice {k + 1}"
     nothing = not fwhm.size
     return [
-        Measurement(f"{name} LINES FWHM MEAN", np.nan if nothing else float(fwhm.mean()), f"[Angstrom] Mean {what}"),
-        Measurement(f"{name} LINES FWHM STDEV", _scatter(fwhm), f"[Angstrom] Standard deviation of {what}"),
-        Measurement(f"{name} LINES FWHM MIN", np.nan if nothing else float(fwhm.min()), f"[Angstrom] Minimum {what}"),
-        Measurement(f"{name} LINES FWHM MAX", np.nan if nothing else float(fwhm.max()), f"[Angstrom] Maximum {what}"),
+        Measurement(f"{name} LINES FWHM MEAN", np.nan if nothing else float(fwhm.mean()), f"Mean {what}"),
+        Measurement(f"{name} LINES FWHM STDEV", _scatter(fwhm), f"Standard deviation of {what}"),
+        Measurement(f"{name} LINES FWHM MIN", np.nan if nothing else float(fwhm.min()), f"Minimum {what}"),
+        Measurement(f"{name} LINES FWHM MAX", np.nan if nothing else float(fwhm.max()), f"Maximum {what}"),
         Measurement(
             f"{name} RESOL",
             np.nan if nothing else float(resolution.mean()),
@@ -307,9 +325,9 @@ def _fit_measurements(k: int, fit: SliceFit, trace: Trace, rows: int) -> list[Me
             f"[Angstrom] RMS of the wavelength calibration fit in slice {k + 1}",
         ),
         Measurement(
-            f"{name} DWLEN BOTTOM", bottom, "[Angstrom] Difference in wavelength, bottom left and right corner"
+            f"{name} DWLEN BOTTOM", bottom, "[Angstrom] Difference in wavelength between bottom left and right corner"
         ),
-        Measurement(f"{name} DWLEN TOP", top, "[Angstrom] Difference in wavelength, top left and right corner"),
+        Measurement(f"{name} DWLEN TOP", top, "[Angstrom] Difference in wavelength between top left and right corner"),
         Measurement(f"{name} WLPOS", middle, f"[pix] Position of wavelength given in WLEN in slice {k + 1}"),
         Measurement(
             f"{name} WLEN",
@@ -351,7 +369,7 @@ RECIPE = Recipe(
     name="muse_wavecal",
     version="1",
     raw=("ARC",),
-    minimum=len(ARC_LAMPS),
+    minimum=9,  # as ESO's workflow has it: three of each lamp
     needed=("MASTER_BIAS", "TRACE_TABLE", "LINE_CATALOG"),
     optional=("MASTER_DARK", "MASTER_FLAT", "BADPIX_TABLE"),
     makes=("WAVECAL_TABLE",),

@@ -17,6 +17,7 @@ from recipes.dark import RECIPE as MUSE_DARK
 from recipes.flat import RECIPE as MUSE_FLAT
 from recipes.muse import ARC_LAMPS, Lamp
 from recipes.recipe import Recipe
+from recipes.wavecal import RECIPE as MUSE_WAVECAL
 
 
 class Tag(StrEnum):
@@ -245,8 +246,8 @@ STEPS = (
         makes=("MASTER_FLAT", "TRACE_TABLE"),
     ),
     CascadeStep(
-        name="wavecal", raw=Tag.ARC, recipe="muse_wavecal", usual=15, minimum=9, lamps=ARC_LAMPS,
-        needs=(_BIAS, _DARK, _FLAT, _TRACE, _LINES, _BADPIX),
+        name="wavecal", raw=Tag.ARC, recipe=MUSE_WAVECAL, usual=15, minimum=9, lamps=ARC_LAMPS,
+        needs=(_BIAS, _DARK, _FLAT_OPTIONAL, _TRACE, _LINES, _BADPIX),
         makes=("WAVECAL_TABLE",),
     ),
     CascadeStep(

@@ -90,5 +90,5 @@ def test_bias_window_is_that_of_the_workflow_rules() -> None:
 
 def test_a_recipe_that_is_not_there_yet_is_told_by_name() -> None:
     assert recipe_of("muse_bias") is RECIPES["muse_bias"]
-    with pytest.raises(LookupError, match="no recipe muse_wavecal yet"):
-        recipe_of("muse_wavecal")
+    with pytest.raises(LookupError, match="no recipe muse_nothing yet"):
+        recipe_of("muse_nothing")
