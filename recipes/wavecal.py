@@ -2,31 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from recipes.arclines import FWHM_PER_SIGMA
+from recipes.arcquality import NUMBERS, differences, fit_quality, lines_quality, widths_quality
 from recipes.arcs import Arc, ArcParams, combine_arcs, measure_inputs, overscans_in_order
 from recipes.detector import saturation_warnings
-from recipes.dispersion import Dispersion, dispersion_table
+from recipes.dispersion import dispersion_table
 from recipes.identify import Identification, Identifier, Peaks
 from recipes.linecatalog import LineCatalog, read_line_catalog
-from recipes.muse import DISPERSION, LAMP_NUMBERS, Lamp
+from recipes.muse import DISPERSION, Lamp
 from recipes.recipe import Channel, Float32, Measurement, Product, Recipe, RecipeError, Result, parameter
 from recipes.slicefit import FitSettings, SliceFit, Weighting, fit_slices, residual_table
-from recipes.slicelines import Identified, Measured, find_lines, follow_lines, measure_lines, middle_spectra
-from recipes.trace import CENTRE, LEFT, RIGHT, Trace, read_traces
-
-Real = NDArray[np.floating[Any]]
+from recipes.slicelines import Identified, find_lines, follow_lines, measure_lines, middle_spectra
+from recipes.trace import Trace, read_traces
 
 _LINE_LIMIT, _FIT_LIMIT = 2.5, 3.0  # sigma, where linesigma and fitsigma are negative; MP
 _RESOLUTION = 2.61  # Angstrom, nominal width of a line; MP
 _LEAST_IDENTIFIED = 0.6  # of the brightest peaks of a slice
-_OF_LAMPS = 20  # slice whose lines are summarised by lamp: no vignetting reaches it; MP
 _SATURATED_PART = 0.25  # of the lines of a lamp that may be saturated in the middle of the detector
-_NUMBERS = {lamp: number for number, lamp in LAMP_NUMBERS.items()}
 # Angstrom from edge to edge of a slice, above which it deserves a warning, at the bottom and at the top; MP
 _STEEPEST = (6.5, 5.9)
 
@@ -112,16 +106,16 @@ def reduce(channel: Channel, params: WavecalParams) -> Result:
         measurement
         for k, trace in enumerate(traces)
         for measurement in (
-            *_line_measurements(k, peaks[k], identified[k]),
-            *_width_measurements(k, measured, catalog, fits[k]),
-            *_fit_measurements(k, fits[k], trace, rows),
+            *lines_quality(k, peaks[k], identified[k]),
+            *widths_quality(k, measured, catalog, fits[k]),
+            *fit_quality(k, fits[k], trace, rows),
         )
     ]
     measurements += [
         Measurement(
-            f"WAVECAL NSATURATED LAMP{_NUMBERS[arc.lamp]}",
+            f"WAVECAL NSATURATED LAMP{NUMBERS[arc.lamp]}",
             arc.saturated,
-            f"Number of saturated pixels in output data of lamp {_NUMBERS[arc.lamp]}",
+            f"Number of saturated pixels in output data of lamp {NUMBERS[arc.lamp]}",
         )
         for arc in arcs
     ]
@@ -241,117 +235,12 @@ def _joined(peaks: Mapping[Lamp, Peaks], found: Identification) -> Identified:
     return Identified(index[index >= 0], place[index >= 0])
 
 
-def _line_measurements(k: int, peaks: Mapping[Lamp, Peaks], found: Identification) -> list[Measurement]:
-    """Return how many lines the middle of a slice shows, and how bright those are that were recognised."""
-    name, detected = f"WAVECAL SLICE{k + 1}", sum(len(shown.place) for shown in peaks.values())
-    heights = {lamp: shown.height[found.lines[lamp] >= 0] for lamp, shown in peaks.items()}
-    every = np.concatenate(list(heights.values()))
-    what = f"of detected arc lines in slice {k + 1}"
-    above = "above background"
-    made = [
-        Measurement(f"{name} LINES NDET", detected, f"Number {what}"),
-        Measurement(f"{name} LINES NID", len(every), f"Number of identified arc lines in slice {k + 1}"),
-        Measurement(f"{name} LINES PEAK MEAN", float(every.mean()), f"[count] Mean peak count level {above} {what}"),
-        Measurement(
-            f"{name} LINES PEAK STDEV",
-            _scatter(every),
-            f"[count] Standard deviation of peak count level {above} {what}",
-        ),
-        Measurement(
-            f"{name} LINES PEAK MIN",
-            float(every.min()),
-            f"[count] Peak count level {above} of the faintest line in slice {k + 1}",
-        ),
-        Measurement(
-            f"{name} LINES PEAK MAX",
-            float(every.max()),
-            f"[count] Peak count level {above} of the brightest line in slice {k + 1}",
-        ),
-    ]
-    for lamp, heights_ in heights.items():
-        if k + 1 == _OF_LAMPS and len(heights_):
-            number = _NUMBERS[lamp]
-            prefix, of = f"{name} LAMP{number} LINES PEAK", f"of lines of lamp {number} in slice {k + 1}"
-            made += [
-                Measurement(f"{prefix} MEAN", float(heights_.mean()), f"[count] Mean peak count level {of}"),
-                Measurement(
-                    f"{prefix} STDEV", _scatter(heights_), f"[count] Standard deviation of peak count level {of}"
-                ),
-                Measurement(
-                    f"{prefix} MAX",
-                    float(heights_.max()),
-                    f"[count] Peak count level above background of the brightest line {of}",
-                ),
-            ]
-    return made
-
-
-def _width_measurements(k: int, measured: Measured, catalog: LineCatalog, fit: SliceFit) -> list[Measurement]:
-    """Return widths of the lines of reference in a slice, and the resolution; NaN where there are none."""
-    sigma, x, y = measured.sigma[:, k], measured.x[:, k], measured.y[:, k]
-    known = np.isfinite(sigma) & fit.used
-    after, before = (fit.dispersion.wavelength(x[known], y[known] + half) for half in (0.5, -0.5))
-    scale = after - before
-    fwhm = FWHM_PER_SIGMA * sigma[known] * scale
-    resolution = np.broadcast_to(catalog.wavelength[measured.index][:, None], sigma.shape)[known] / fwhm
-    name, what = f"WAVECAL SLICE{k + 1}", f"FWHM of detected arc lines in slice {k + 1}"
-    nothing = not fwhm.size
-    return [
-        Measurement(f"{name} LINES FWHM MEAN", np.nan if nothing else float(fwhm.mean()), f"Mean {what}"),
-        Measurement(f"{name} LINES FWHM STDEV", _scatter(fwhm), f"Standard deviation of {what}"),
-        Measurement(f"{name} LINES FWHM MIN", np.nan if nothing else float(fwhm.min()), f"Minimum {what}"),
-        Measurement(f"{name} LINES FWHM MAX", np.nan if nothing else float(fwhm.max()), f"Maximum {what}"),
-        Measurement(
-            f"{name} RESOL",
-            np.nan if nothing else float(resolution.mean()),
-            f"Mean spectral resolution R determined in slice {k + 1}",
-        ),
-    ]
-
-
-def _fit_measurements(k: int, fit: SliceFit, trace: Trace, rows: int) -> list[Measurement]:
-    """Return how good the wavelengths of a slice are, and what they are at its corners and in its middle."""
-    name = f"WAVECAL SLICE{k + 1}"
-    middle = (1 + rows) / 2
-    bottom, top = _across(fit.dispersion, trace, rows)
-    centre = float(trace.polynomials[CENTRE](middle))
-    return [
-        Measurement(
-            f"{name} FIT NLINES", fit.lines, f"Number of arc lines used in calibration solution fit in slice {k + 1}"
-        ),
-        Measurement(
-            f"{name} FIT RMS",
-            fit.dispersion.mean_square**0.5,
-            f"[Angstrom] RMS of the wavelength calibration fit in slice {k + 1}",
-        ),
-        Measurement(
-            f"{name} DWLEN BOTTOM", bottom, "[Angstrom] Difference in wavelength between bottom left and right corner"
-        ),
-        Measurement(f"{name} DWLEN TOP", top, "[Angstrom] Difference in wavelength between top left and right corner"),
-        Measurement(f"{name} WLPOS", middle, f"[pix] Position of wavelength given in WLEN in slice {k + 1}"),
-        Measurement(
-            f"{name} WLEN",
-            float(fit.dispersion.wavelength(centre, middle)),
-            f"[Angstrom] Wavelength associated to WLPOS in slice {k + 1}",
-        ),
-    ]
-
-
-def _across(dispersion: Dispersion, trace: Trace, rows: int) -> tuple[float, float]:
-    """Return the wavelength at the left edge less that at the right one, at the bottom and at the top."""
-    left, right = trace.polynomials[LEFT], trace.polynomials[RIGHT]
-    bottom, top = (
-        float(dispersion.wavelength(float(left(y)), y) - dispersion.wavelength(float(right(y)), y)) for y in (1, rows)
-    )
-    return bottom, top
-
-
 def _steep(fits: Sequence[SliceFit], traces: Sequence[Trace], rows: int) -> list[str]:
     """Return a sentence for each slice whose lines are tilted more than those of any real one."""
     told = []
     for number, (fit, trace) in enumerate(zip(fits, traces, strict=True), start=1):
         for where, difference, limit in zip(
-            ("bottom", "top"), _across(fit.dispersion, trace, rows), _STEEPEST, strict=True
+            ("bottom", "top"), differences(fit.dispersion, trace, rows), _STEEPEST, strict=True
         ):
             if abs(difference) > limit:
                 told.append(
@@ -359,10 +248,6 @@ def _steep(fits: Sequence[SliceFit], traces: Sequence[Trace], rows: int) -> list
                     f" Angstrom; {limit} is the most that is usual."
                 )
     return told
-
-
-def _scatter(values: Real) -> float:
-    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
 RECIPE = Recipe(

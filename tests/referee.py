@@ -101,7 +101,15 @@ def _run(folder: Path) -> Referee:
         truth=night,
         products={
             catg: products / f"{catg}-{CHANNEL:02d}.fits"
-            for catg in ("MASTER_BIAS", "MASTER_DARK", "MASTER_FLAT", "TRACE_TABLE", "TRACE_SAMPLES", "WAVECAL_TABLE")
+            for catg in (
+                "MASTER_BIAS",
+                "MASTER_DARK",
+                "MASTER_FLAT",
+                "TRACE_TABLE",
+                "TRACE_SAMPLES",
+                "WAVECAL_TABLE",
+                "WAVECAL_RESIDUALS",
+            )
         },
     )
     if not (folder / "complete").exists():
