@@ -1,6 +1,6 @@
 """Print time, memory and accuracy of our recipes beside ESO's, on the same frames in the same run.
 
-``python -m benchmarks`` simulates a channel's bias, dark and flat frames first (1 GB, 15 s);
+``python -m benchmarks`` simulates a channel's bias, dark, flat and arc frames first (2 GB, 25 s);
 ``--frames FOLDER`` takes a night that ``musecal simulate`` wrote, with its truth.
 """
 
@@ -17,14 +17,27 @@ from pathlib import Path
 
 from astropy.io import fits
 
-from benchmarks.accuracy import Numbers, bias_accuracy, dark_accuracy, flat_accuracy, trace_accuracy
+from benchmarks.accuracy import (
+    Numbers,
+    bias_accuracy,
+    dark_accuracy,
+    flat_accuracy,
+    trace_accuracy,
+    wavelength_accuracy,
+)
 from recipes.simulator.night import NightPlan, write_night
 from recipes.simulator.schedule import Sequence as Sequences
+from recipes.simulator.statics import FILES, write_static
 from recipes.simulator.truth import read_truth, write_truth
 
-TAGS = {"BIAS": "BIAS", "DARK": "DARK", "FLAT,LAMP": "FLAT"}  # by ESO DPR TYPE
-CALIBRATIONS = {"BIAS": (), "DARK": ("MASTER_BIAS",), "FLAT": ("MASTER_BIAS",)}
-RECIPES = {"BIAS": "muse_bias", "DARK": "muse_dark", "FLAT": "muse_flat"}
+TAGS = {"BIAS": "BIAS", "DARK": "DARK", "FLAT,LAMP": "FLAT", "WAVE": "ARC"}  # by ESO DPR TYPE
+RECIPES = {"muse_bias": "BIAS", "muse_dark": "DARK", "muse_flat": "FLAT", "muse_wavecal": "ARC"}  # raw tag of each
+CALIBRATIONS = {
+    "muse_bias": (),
+    "muse_dark": ("MASTER_BIAS",),
+    "muse_flat": ("MASTER_BIAS",),
+    "muse_wavecal": ("MASTER_BIAS", "TRACE_TABLE", "LINE_CATALOG"),
+}
 ONE_CORE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -49,22 +62,29 @@ def run(command: Sequence[str], folder: Path) -> Cost:
     return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000)
 
 
-def run_ours(tag: str, raws: Sequence[Path], folder: Path, channel: int) -> Cost:
-    """Run our recipe of a raw tag."""
-    calibrations = [f"--calibration={catg}={folder / product(catg, channel)}" for catg in CALIBRATIONS[tag]]
-    options = [f"--channel={channel}", *calibrations, *(["--samples"] if tag == "FLAT" else [])]
-    command = [sys.executable, "-m", "benchmarks.reduce", RECIPES[tag], str(folder), *map(str, raws), *options]
+def run_ours(recipe: str, raws: Sequence[Path], folder: Path, channel: int) -> Cost:
+    """Run our recipe; calibrations are products in its folder, or static ones beside the raw frames."""
+    calibrations = [f"--calibration={catg}={calibration(catg, raws, folder, channel)}" for catg in CALIBRATIONS[recipe]]
+    options = [f"--channel={channel}", *calibrations, *(["--samples"] if recipe == "muse_flat" else [])]
+    command = [sys.executable, "-m", "benchmarks.reduce", recipe, str(folder), *map(str, raws), *options]
     return run(command, Path(__file__).parent.parent)
 
 
-def run_eso(tag: str, raws: Sequence[Path], folder: Path, channel: int) -> Cost:
-    """Run ESO's recipe of a raw tag."""
-    lines = [f"{path} {tag}" for path in raws]
-    lines += [f"{folder / product(catg, channel)} {catg}" for catg in CALIBRATIONS[tag]]
-    (folder / f"{tag}.sof").write_text("\n".join(lines) + "\n")
+def run_eso(recipe: str, raws: Sequence[Path], folder: Path, channel: int) -> Cost:
+    """Run ESO's recipe of that name."""
+    lines = [f"{path} {RECIPES[recipe]}" for path in raws]
+    lines += [f"{calibration(catg, raws, folder, channel)} {catg}" for catg in CALIBRATIONS[recipe]]
+    (folder / f"{recipe}.sof").write_text("\n".join(lines) + "\n")
     plugins = next(Path("/usr/lib").glob("*/cpl/plugins"), Path("/usr/lib/esopipes-plugins"))
-    options = [f"--nifu={channel}", *(["--samples=true"] if tag == "FLAT" else [])]
-    return run(["esorex", f"--recipe-dir={plugins}", RECIPES[tag], *options, f"{tag}.sof"], folder)
+    options = [f"--nifu={channel}", *(["--samples=true"] if recipe == "muse_flat" else [])]
+    return run(["esorex", f"--recipe-dir={plugins}", recipe, *options, f"{recipe}.sof"], folder)
+
+
+def calibration(catg: str, raws: Sequence[Path], folder: Path, channel: int) -> Path:
+    """Return where a calibration stands."""
+    if catg in FILES:
+        return next(raws[0].parent.glob(f"MU_{FILES[catg][0]}_*.fits"))
+    return folder / product(catg, channel)
 
 
 def product(catg: str, channel: int) -> str:
@@ -91,6 +111,7 @@ def accuracy(folder: Path, night: Path, raws: dict[str, list[Path]], channel: in
         **dark_accuracy(folder / product("MASTER_DARK", channel), truth, len(raws["DARK"]), exptime),
         **flat_accuracy(folder / product("MASTER_FLAT", channel), truth),
         **trace_accuracy(folder / product("TRACE_TABLE", channel), truth),
+        **wavelength_accuracy(folder / product("WAVECAL_TABLE", channel), truth),
     }
 
 
@@ -105,12 +126,13 @@ def main() -> None:
         night, plan = given.frames, None
         if night is None:
             night = folder / "night"
-            sequences = (Sequences.BIAS, Sequences.DARK, Sequences.FLAT)
+            sequences = (Sequences.BIAS, Sequences.DARK, Sequences.FLAT, Sequences.ARC)
             plan = NightPlan(night=date(2026, 6, 17), channels=(given.channel,), sequences=sequences)
             for _ in write_night(
                 plan, night, workers=2
             ):  # elsewhere: a child's peak memory begins at that of its parent
                 pass
+            write_static("LINE_CATALOG", plan, night)
         raws = raw_frames(night.resolve())
         theirs = shutil.which("esorex") is not None
         ours_folder, eso_folder = folder / "ours", folder / "eso"
@@ -119,11 +141,11 @@ def main() -> None:
         print("                      ours    ESO    ratio      ours    ESO    ratio")
         for target in (ours_folder, eso_folder):
             target.mkdir()
-        for tag, recipe in RECIPES.items():
-            ours = run_ours(tag, raws[tag], ours_folder, given.channel)
+        for recipe, tag in RECIPES.items():
+            ours = run_ours(recipe, raws[tag], ours_folder, given.channel)
             line = f"{recipe:12} {len(raws[tag]):6} {ours.cpu:7.2f}"
             if theirs:
-                eso = run_eso(tag, raws[tag], eso_folder, given.channel)
+                eso = run_eso(recipe, raws[tag], eso_folder, given.channel)
                 line += f" {eso.cpu:6.1f} {eso.cpu / ours.cpu:8.1f}   {ours.memory:7.0f} {eso.memory:6.0f}"
                 line += f" {eso.memory / ours.memory:8.1f}"
             else:

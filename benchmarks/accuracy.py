@@ -12,6 +12,7 @@ from recipes.simulator.truth import Truth
 
 ROUNDING = 1 / 12  # square adu, variance of rounding to whole adu
 LEAST_WAVELENGTH = 4780.0  # Angstrom; below it the flat has next to no light
+GREATEST_WAVELENGTH = 9300.0  # Angstrom, the end of the range that is held to
 FAR = 6.0  # sigma, beyond which a value is an outlier
 Numbers = dict[str, float]
 
@@ -110,6 +111,30 @@ def trace_accuracy(path: Path, truth: Truth) -> Numbers:
         "trace edges rms, pix": float(np.sqrt(np.mean(np.concatenate(away[1:]) ** 2))),
         "trace edges max, pix": float(np.max(np.abs(np.concatenate(away[1:])))),
         "trace width rms, pix": float(np.sqrt(np.mean(width**2))),
+    }
+
+
+def wavelength_accuracy(path: Path, truth: Truth) -> Numbers:
+    """Compare a WAVECAL_TABLE with the truth, in every pixel between the edges of a slice where there is light."""
+    table = fits.getdata(path)
+    y = np.arange(1, DETECTOR.shape[0] + 1, dtype=np.float64)
+    names = [name for name in table.names if name.startswith("wlc")]
+    orders = int(names[-1][3]) + 1, int(names[-1][4]) + 1
+    _, left, right = truth.edges(y)
+    away = []
+    for number in range(SLICES):
+        coefficients = np.array([table[name][number] for name in names]).reshape(orders)
+        x = np.arange(np.floor(left[number].min()), np.ceil(right[number].max()) + 1)
+        found = np.polynomial.polynomial.polygrid2d(x, y, coefficients)
+        true = truth.wavelength(number + 1, *np.broadcast_arrays(x[:, None], y[None, :]))
+        used = (true > LEAST_WAVELENGTH) & (true < GREATEST_WAVELENGTH)
+        used &= (x[:, None] > left[number]) & (x[:, None] < right[number])
+        away.append((found - true)[used])
+    every = np.concatenate(away)
+    return {
+        "wavelength rms, Angstrom": float(np.sqrt(np.mean(every**2))),
+        "wavelength max, Angstrom": float(np.max(np.abs(every))),
+        "wavelength rms of fit, Angstrom": float(np.sqrt(np.mean(table["MSE"]))),
     }
 
 
