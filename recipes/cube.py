@@ -19,6 +19,7 @@ from recipes.muse import DISPERSION
 from recipes.recipe import Float32, Keyword, WritableArray
 from recipes.stats import Real
 
+BLUR = 6**-0.5  # pix; standard deviation along x or y of what spreading pixels over voxels adds to an image
 COSMIC_RAY_LIMIT = 25.0  # median absolute deviations of the neighbours, in cubes of stars; MP
 _PLANES = 96  # of the cube, that are read together
 _CHUNK = 1 << 16  # pixels that are distributed together: their part of the cube stays in the processor's cache

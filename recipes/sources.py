@@ -165,7 +165,7 @@ class Profiles:
         return factor * self.width_x, factor * self.width_y
 
 
-def fit_moffats(data: Float32, stat: Float32, *, fwhm: float, x: float, y: float) -> Profiles:
+def fit_moffats(data: Float32, stat: Float32, *, fwhm: float, x: float, y: float, blur: float = 0.0) -> Profiles:
     """Fit an elliptical Moffat profile on a level background to each cut-out.
 
     Parameters
@@ -176,6 +176,9 @@ def fit_moffats(data: Float32, stat: Float32, *, fwhm: float, x: float, y: float
         About the width of the stars, pix.
     x, y : float
         About their centre, counted from the first pixel.
+    blur : float
+        Standard deviation along each axis, pix, of what resampling has added (``cube.BLUR``). The profile is that
+        before: a Moffat profile that was blurred is none any more, and its flux would come out one per cent too low.
 
     Returns
     -------
@@ -185,7 +188,8 @@ def fit_moffats(data: Float32, stat: Float32, *, fwhm: float, x: float, y: float
     alpha = fwhm / (2 * math.sqrt(2 ** (1 / FIRST_POWER) - 1))
     start = _start(data, x, y, alpha, math.pi * alpha**2 / (FIRST_POWER - 1))
     start[:, 6], low, high = FIRST_POWER, 1.05, 50.0
-    fitted, errors = _fit(_moffat, data, stat, start, np.array([0, 0, 0, 0, 0.1, 0.1, low, -0.99]), high)
+    model = _blurred(_moffat, blur)
+    fitted, errors = _fit(model, data, stat, start, np.array([0, 0, 0, 0, 0.1, 0.1, low, -0.99]), high)
     return _profiles(fitted, errors, fitted[:, 6])
 
 
@@ -197,7 +201,7 @@ def fit_gaussians(data: Float32, stat: Float32, *, fwhm: float, x: float, y: flo
     return _profiles(fitted, errors, np.full(len(fitted), np.nan))
 
 
-def fit_fluxes(data: Float32, stat: Float32, shapes: Profiles) -> tuple[Real, Real]:
+def fit_fluxes(data: Float32, stat: Float32, shapes: Profiles, *, blur: float = 0.0) -> tuple[Real, Real]:
     """Fit flux and background alone of Moffat profiles of known shape.
 
     Parameters
@@ -205,6 +209,8 @@ def fit_fluxes(data: Float32, stat: Float32, shapes: Profiles) -> tuple[Real, Re
     data, stat : arrays, shape (cut-outs, rows, columns)
     shapes : Profiles
         One for each cut-out; their flux and background do not matter.
+    blur : float
+        As for ``fit_moffats``.
 
     Returns
     -------
@@ -217,7 +223,7 @@ def fit_fluxes(data: Float32, stat: Float32, shapes: Profiles) -> tuple[Real, Re
         values, weights = _weighted(data[some], stat[some])
         parameters = np.stack([getattr(shapes, name)[some] for name in _NAMES], axis=1)
         parameters[:, 0], parameters[:, 1] = 0, 1
-        profile, _ = _moffat(parameters, columns, rows)
+        profile, _ = _blurred(_moffat, blur)(parameters, columns, rows)
         total = weights.sum(axis=1)
         first, second = (weights * profile).sum(axis=1), (weights * np.square(profile)).sum(axis=1)
         light, both = (weights * values).sum(axis=1), (weights * profile * values).sum(axis=1)
@@ -287,6 +293,22 @@ def _moffat(p: Real, columns: Real, rows: Real) -> tuple[Real, Real]:
     for number, values in enumerate(by_parameter):
         derivatives[:, number] = values
     return background + star, derivatives
+
+
+def _blurred(model: _Model, blur: float) -> _Model:
+    """Return a model convolved with four points around each pixel, which have the variance of the blur."""
+    if blur == 0:
+        return model
+
+    def mean(p: Real, columns: Real, rows: Real) -> tuple[Real, Real]:
+        profile, derivatives = model(p, columns - blur, rows - blur)
+        for dx, dy in ((-blur, blur), (blur, -blur), (blur, blur)):
+            more, more_derivatives = model(p, columns + dx, rows + dy)
+            profile += more
+            derivatives += more_derivatives
+        return profile / 4, derivatives / 4
+
+    return mean
 
 
 def _gaussian(p: Real, columns: Real, rows: Real) -> tuple[Real, Real]:
