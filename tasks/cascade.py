@@ -17,6 +17,7 @@ from recipes.dark import RECIPE as MUSE_DARK
 from recipes.flat import RECIPE as MUSE_FLAT
 from recipes.muse import ARC_LAMPS, Lamp
 from recipes.recipe import Recipe
+from recipes.standard import RECIPE as MUSE_STANDARD
 from recipes.wavecal import RECIPE as MUSE_WAVECAL
 
 
@@ -270,7 +271,7 @@ STEPS = (
         makes=("DATACUBE_SKYFLAT", "TWILIGHT_CUBE"),
     ),
     CascadeStep(
-        name="standard", raw=Tag.STD, recipe="muse_standard", usual=1, minimum=1,
+        name="standard", raw=Tag.STD, recipe=MUSE_STANDARD, usual=1, minimum=1,
         needs=(
             _BIAS, _DARK, _FLAT, _TRACE, _WAVECAL, _TWILIGHT, _GEOMETRY, _EXTINCTION, _static("STD_FLUX_TABLE"),
             _BADPIX, _static("TELLURIC_REGIONS", optional=True), _static("FILTER_LIST", optional=True),
