@@ -158,3 +158,15 @@ LAMP_NUMBERS: Mapping[int, Lamp] = MappingProxyType(
     }
 )
 ARC_LAMPS = (Lamp.NEON, Lamp.XENON, Lamp.MERCURY_CADMIUM)
+
+# Slices against the field of view. Source: MP.
+STACK = 12  # slices above each other in each of four stacks, 1 to 12 at -x
+# Sky slice, from the top of a stack, of its slices from left to right on the detector.
+_SKY_ORDER = (9, 8, 1, 10, 7, 2, 11, 6, 3, 12, 5, 4)
+HOLE_DISTANCE = (2.9450, 0.6135)  # mm between the holes of the calibration unit's mask, along and across the slices; MP
+
+
+def sky_slice(number: int) -> int:
+    """Return which slice of the field, 1 to 48, is slice ``number`` of the detector, 1 to 48 from left to right."""
+    stack, place = divmod(number - 1, STACK)
+    return STACK * stack + _SKY_ORDER[place]

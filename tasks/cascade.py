@@ -15,6 +15,7 @@ from archive.setup import SetupKey
 from recipes.bias import RECIPE as MUSE_BIAS
 from recipes.dark import RECIPE as MUSE_DARK
 from recipes.flat import RECIPE as MUSE_FLAT
+from recipes.geometry import RECIPE as MUSE_GEOMETRY
 from recipes.muse import ARC_LAMPS, Lamp
 from recipes.recipe import Recipe
 from recipes.standard import RECIPE as MUSE_STANDARD
@@ -257,9 +258,9 @@ STEPS = (
         makes=("LSF_PROFILE",),
     ),
     CascadeStep(
-        name="geometry", raw=Tag.MASK, recipe="muse_geometry", usual=80, minimum=50,
+        name="geometry", raw=Tag.MASK, recipe=MUSE_GEOMETRY, usual=80, minimum=50,
         needs=(_BIAS, _DARK, _FLAT_OPTIONAL, _TRACE, _WAVECAL, _LINES, _BADPIX),
-        makes=("GEOMETRY_TABLE",),
+        makes=("SPOTS_TABLE", "GEOMETRY_UNSMOOTHED", "GEOMETRY_TABLE"),
     ),
     CascadeStep(
         name="twilight", raw=Tag.SKYFLAT, recipe="muse_twilight", usual=4, minimum=3,
