@@ -65,8 +65,9 @@ def run(command: Sequence[str], folder: Path) -> Cost:
 def run_ours(recipe: str, raws: Sequence[Path], folder: Path, channel: int) -> Cost:
     """Run our recipe; calibrations are products in its folder, or static ones beside the raw frames."""
     calibrations = [f"--calibration={catg}={calibration(catg, raws, folder, channel)}" for catg in CALIBRATIONS[recipe]]
-    options = [f"--channel={channel}", *calibrations, *(["--samples"] if recipe == "muse_flat" else [])]
-    command = [sys.executable, "-m", "benchmarks.reduce", recipe, str(folder), *map(str, raws), *options]
+    frames = [f"--raw={RECIPES[recipe]}={path}" for path in raws]
+    options = [f"--channel={channel}", *frames, *calibrations, *(["--samples"] if recipe == "muse_flat" else [])]
+    command = [sys.executable, "-m", "benchmarks.reduce", recipe, str(folder), *options]
     return run(command, Path(__file__).parent.parent)
 
 
