@@ -120,7 +120,7 @@ class Frame:
         Yields
         ------
         rows, image
-            The image belongs to the caller; where the flat field is not above 0 it is 0 and flagged BAD.
+            The image belongs to the caller.
         """
         detector, exposure = self.channel.detector, self.exposure
         background = read_background(self.channel, exposure.exptime, exposure.gains)
@@ -159,18 +159,18 @@ class Frame:
 
 
 def divide(data: Float32, stat: Float32, dq: NDArray[np.uint16], flat: Image) -> None:
-    """Divide an image by a flat field in place; both variances are propagated."""
-    dark = flat.data <= 0
-    divisor = np.where(dark, np.float32(1), flat.data) if dark.any() else flat.data
-    inverse = np.float32(1) / divisor
+    """Divide an image by a flat field in place; both variances are propagated.
+
+    Where the flat field is not above 0 pixels are flagged BAD; where it is 0 they become 0.
+    """
+    zero = flat.data == 0
+    inverse = np.divide(np.float32(1), flat.data, out=np.zeros_like(flat.data), where=~zero)
     data *= inverse
     part = np.square(data)
     part *= flat.stat
     stat += part
     stat *= np.square(inverse, out=inverse)
-    if divisor is not flat.data:
-        data[dark], stat[dark] = 0, 0
-        mark(dq, dark, Flag.BAD)
+    mark(dq, flat.data <= 0, Flag.BAD)
 
 
 def open_frames(channel: Channel, tag: str, params: OverscanParams) -> tuple[Frame, ...]:
