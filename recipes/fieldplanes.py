@@ -1,4 +1,4 @@
-"""Images and cubes of the field as extensions of a product, with their world coordinates."""
+"""Images and cubes of the field as extensions of a product."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,24 +50,3 @@ def with_flags(name: str, values: Float32, bad: NDArray[np.bool_], what: str, un
             keywords=(_object(what, flags),),
         ),
     ]
-
-
-def spatial_cards(first: tuple[float, float]) -> tuple[Keyword, ...]:
-    """Return the cards of the first two axes: field pixels."""
-    cards: list[Keyword] = []
-    for axis, start in zip((1, 2), first, strict=True):
-        cards += [Keyword(f"CRPIX{axis}", 1.0), Keyword(f"CRVAL{axis}", start)]
-        cards += [Keyword(f"CTYPE{axis}", "PIXEL"), Keyword(f"CUNIT{axis}", "pixel")]
-    matrix = {"CD1_1": 1.0, "CD2_2": 1.0, "CD1_2": 0.0, "CD2_1": 0.0}
-    return (*cards, *(Keyword(name, value) for name, value in matrix.items()))
-
-
-def spectral_cards(first: float, step: float) -> tuple[Keyword, ...]:
-    """Return the cards of the third axis: wavelength in air."""
-    numbers = {"CD3_3": step, "CRPIX3": 1.0, "CRVAL3": first}
-    numbers |= dict.fromkeys(("CD1_3", "CD2_3", "CD3_1", "CD3_2"), 0.0)
-    return (
-        Keyword("CTYPE3", "AWAV"),
-        Keyword("CUNIT3", "Angstrom"),
-        *(Keyword(name, value) for name, value in numbers.items()),
-    )

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from recipes.basic import mask_notch, measure_illumination
 from recipes.combine import CombinationParams
+from recipes.cube import Grid
 from recipes.detector import OverscanParams, saturation_warnings
 from recipes.drizzle import MIDDLE, Sums, add_up
-from recipes.fieldplanes import field_plane, spatial_cards, spectral_cards, with_flags
+from recipes.fieldplanes import field_plane, with_flags
 from recipes.illumination import Illumination
 from recipes.outliers import bridge, find_outliers
 from recipes.pixtable import PREFIX
@@ -231,8 +232,14 @@ def join(instrument: Instrument, params: TwilightParams) -> Result:
     parts = [(Sums.of(source), fluxes[number] / reference) for number, source in sources.items()]
     data, variance = add_up(parts, (int(low[0]), int(high[0])), (int(low[1]), int(high[1])))
     white = _white(data)
-    spatial = spatial_cards((low[0] + MIDDLE[0], low[1] + MIDDLE[1]))
-    spectral = spectral_cards(params.lambdamin, params.dlambda)
+    grid = Grid(
+        x=float(low[0] + MIDDLE[0]),
+        y=float(low[1] + MIDDLE[1]),
+        wavelength=params.lambdamin,
+        step=params.dlambda,
+        shape=(data.shape[0], data.shape[1], data.shape[2]),
+    )
+    spatial, whole = grid.keywords(), grid.cube_keywords()
     light = tuple(
         Keyword(f"{_FLUX} {name}", value)
         for name, value in (
@@ -244,7 +251,7 @@ def join(instrument: Instrument, params: TwilightParams) -> Result:
         catg="DATACUBE_SKYFLAT",
         content=Extensions(
             (
-                field_plane("DATA", data, what=_OBJECT, unit="count", errors="STAT", keywords=(*spatial, *spectral)),
+                field_plane("DATA", data, what=_OBJECT, unit="count", errors="STAT", keywords=whole),
                 field_plane(
                     "STAT",
                     variance,
@@ -252,7 +259,7 @@ def join(instrument: Instrument, params: TwilightParams) -> Result:
                     unit="(count)**2",
                     kind=PlaneKind.VARIANCE,
                     data="DATA",
-                    keywords=(*spatial, *spectral),
+                    keywords=whole,
                 ),
                 field_plane("white", white, what=_OBJECT, unit="count", keywords=spatial),
             )
@@ -277,7 +284,7 @@ def join(instrument: Instrument, params: TwilightParams) -> Result:
     twilight = Product(
         catg="TWILIGHT_CUBE",
         content=Extensions(
-            (field_plane("DATA", planes, what=_OBJECT, unit="count", keywords=(*spatial, *spectral)), *extensions),
+            (field_plane("DATA", planes, what=_OBJECT, unit="count", keywords=whole), *extensions),
         ),
         keywords=light,
     )

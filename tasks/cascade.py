@@ -19,6 +19,7 @@ from recipes.geometry import RECIPE as MUSE_GEOMETRY
 from recipes.muse import ARC_LAMPS, Lamp
 from recipes.recipe import Recipe
 from recipes.standard import RECIPE as MUSE_STANDARD
+from recipes.twilight import RECIPE as MUSE_TWILIGHT
 from recipes.wavecal import RECIPE as MUSE_WAVECAL
 
 
@@ -263,7 +264,7 @@ STEPS = (
         makes=("SPOTS_TABLE", "GEOMETRY_UNSMOOTHED", "GEOMETRY_TABLE"),
     ),
     CascadeStep(
-        name="twilight", raw=Tag.SKYFLAT, recipe="muse_twilight", usual=4, minimum=3,
+        name="twilight", raw=Tag.SKYFLAT, recipe=MUSE_TWILIGHT, usual=4, minimum=3,
         needs=(
             _BIAS, _DARK, _FLAT, _TRACE, _WAVECAL_BY_ID, _GEOMETRY, _BADPIX,
             Need(catg="VIGNETTING_MASK", levels=_STATIC, optional=True, before=57823.0),  # OCA-W: until 2017-03-11

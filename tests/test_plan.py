@@ -294,10 +294,10 @@ def test_a_channel_that_one_frame_lacks_is_left_out_with_a_warning(world: World)
 
 
 def test_a_step_without_a_recipe_says_so(world: World) -> None:
-    world.template(Tag.SKYFLAT, MORNING)
+    world.template(Tag.ASTROMETRY, MORNING)
     world.settle()
-    [twilight] = world.steps("twilight")
-    assert (twilight.state, twilight.missing) == (StepState.WAITING, ["muse_twilight has no recipe yet."])
+    [astrometry] = world.steps("astrometry")
+    assert (astrometry.state, astrometry.missing) == (StepState.WAITING, ["muse_astrometry has no recipe yet."])
 
 
 def test_this_night_goes_before_older_ones(world: World) -> None:

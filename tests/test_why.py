@@ -141,9 +141,9 @@ def test_a_failed_or_held_step_tells_how_it_goes_on(world: World) -> None:
 
 
 def test_a_step_without_a_recipe_says_so(world: World) -> None:
-    world.template(Tag.SKYFLAT, MORNING)
+    world.template(Tag.ASTROMETRY, MORNING)
     world.settle()
-    assert "muse_twilight has no recipe yet." in text(why(world, Group, 1))
+    assert "muse_astrometry has no recipe yet." in text(why(world, Group, 1))
 
 
 def test_a_product_tells_its_origin_and_its_users(world: World) -> None:
