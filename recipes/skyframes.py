@@ -21,6 +21,7 @@ from recipes.recipe import Channel, Float32, Image, RecipeError
 from recipes.stats import Real, RunningSummary, Summary, bracket, summarise
 
 _LIT = 0.2  # of the median brightness, above which a row says how the sky changed
+_DARK = 0.01  # of the brightest frame, below which one shows no sky
 _SAMPLE_EVERY = 64  # rows, for the brightness of each frame before all are combined
 
 
@@ -55,11 +56,12 @@ def open_sky_frames(channel: Channel, params: OverscanParams, *, by_time: bool) 
     )
     brightness = np.array([_brightness(frames, frame) for frame in range(len(stack.exposures))])
     levels = np.median(brightness, axis=1)
-    if levels.min() <= 0:
+    if levels.min() <= _DARK * levels.max():
         raise RecipeError(
-            f"{stack.exposures[int(levels.argmin())].name} shows {levels.min():.1f} adu where it should show sky;"
-            " leave it out.",
+            f"{stack.exposures[int(levels.argmin())].name} shows {levels.min():.1f} adu of sky, another frame"
+            f" {levels.max():.1f}; leave it out.",
             level=float(levels.min()),
+            brightest=float(levels.max()),
         )
     if by_time:
         scales = np.array([first.exptime / exposure.exptime for exposure in stack.exposures])
