@@ -22,21 +22,30 @@ from benchmarks.accuracy import (
     bias_accuracy,
     dark_accuracy,
     flat_accuracy,
+    profile_accuracy,
     trace_accuracy,
     wavelength_accuracy,
 )
 from recipes.simulator.night import NightPlan, write_night
+from recipes.simulator.optics import draw_slices
 from recipes.simulator.schedule import Sequence as Sequences
 from recipes.simulator.statics import FILES, write_static
 from recipes.simulator.truth import read_truth, write_truth
 
 TAGS = {"BIAS": "BIAS", "DARK": "DARK", "FLAT,LAMP": "FLAT", "WAVE": "ARC"}  # by ESO DPR TYPE
-RECIPES = {"muse_bias": "BIAS", "muse_dark": "DARK", "muse_flat": "FLAT", "muse_wavecal": "ARC"}  # raw tag of each
+RECIPES = {  # raw tag of each; muse_lsf takes the daily arcs for want of ARC_LSF
+    "muse_bias": "BIAS",
+    "muse_dark": "DARK",
+    "muse_flat": "FLAT",
+    "muse_wavecal": "ARC",
+    "muse_lsf": "ARC",
+}
 CALIBRATIONS = {
     "muse_bias": (),
     "muse_dark": ("MASTER_BIAS",),
     "muse_flat": ("MASTER_BIAS",),
     "muse_wavecal": ("MASTER_BIAS", "TRACE_TABLE", "LINE_CATALOG"),
+    "muse_lsf": ("MASTER_BIAS", "TRACE_TABLE", "WAVECAL_TABLE", "LINE_CATALOG"),
 }
 ONE_CORE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -83,7 +92,7 @@ def run_eso(recipe: str, raws: Sequence[Path], folder: Path, channel: int) -> Co
 
 def calibration(catg: str, raws: Sequence[Path], folder: Path, channel: int) -> Path:
     """Return where a calibration stands."""
-    if catg in FILES:
+    if catg == "LINE_CATALOG":
         return next(raws[0].parent.glob(f"MU_{FILES[catg][0]}_*.fits"))
     return folder / product(catg, channel)
 
@@ -103,9 +112,10 @@ def raw_frames(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def accuracy(folder: Path, night: Path, raws: dict[str, list[Path]], channel: int) -> Numbers:
-    """Return how far the products in a folder are from the truth."""
+def accuracy(folder: Path, night: Path, raws: dict[str, list[Path]], channel: int, seed: int) -> Numbers:
+    """Return how far the products in a folder are from the truth; the seed is that of the simulated night."""
     truth = read_truth(night, channel)
+    blurs = [which.blur for which in draw_slices(seed, channel)]
     exptime = float(fits.getval(raws["DARK"][0], "EXPTIME"))
     return {
         **bias_accuracy(folder / product("MASTER_BIAS", channel), truth, len(raws["BIAS"])),
@@ -113,6 +123,7 @@ def accuracy(folder: Path, night: Path, raws: dict[str, list[Path]], channel: in
         **flat_accuracy(folder / product("MASTER_FLAT", channel), truth),
         **trace_accuracy(folder / product("TRACE_TABLE", channel), truth),
         **wavelength_accuracy(folder / product("WAVECAL_TABLE", channel), truth),
+        **profile_accuracy(folder / product("LSF_PROFILE", channel), blurs),
     }
 
 
@@ -121,6 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=Path, help="night with its truth; simulated if left out")
     parser.add_argument("--channel", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="that the frames were simulated with")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="musecal-benchmark-") as name:
         folder = Path(name)
@@ -128,7 +140,7 @@ def main() -> None:
         if night is None:
             night = folder / "night"
             sequences = (Sequences.BIAS, Sequences.DARK, Sequences.FLAT, Sequences.ARC)
-            plan = NightPlan(night=date(2026, 6, 17), channels=(given.channel,), sequences=sequences)
+            plan = NightPlan(night=date(2026, 6, 17), channels=(given.channel,), sequences=sequences, seed=given.seed)
             for _ in write_night(
                 plan, night, workers=2
             ):  # elsewhere: a child's peak memory begins at that of its parent
@@ -154,8 +166,8 @@ def main() -> None:
             print(line, flush=True)
         if plan:
             write_truth(plan, night)
-        found = accuracy(ours_folder, night, raws, given.channel)
-        eso_found = accuracy(eso_folder, night, raws, given.channel) if theirs else {}
+        found = accuracy(ours_folder, night, raws, given.channel, given.seed)
+        eso_found = accuracy(eso_folder, night, raws, given.channel, given.seed) if theirs else {}
         print("\nagainst the truth                         ours        ESO")
         for quantity, value in found.items():
             beside = f"{eso_found[quantity]:10.5g}" if theirs else f"{'-':>10}"

@@ -1,13 +1,18 @@
 """How far products are from the truth that the simulator wrote beside its frames."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
+from scipy.special import erf
 
+from recipes.lsf import full_widths
 from recipes.muse import DETECTOR, SLICES, Flag, Quadrant
+from recipes.simulator.optics import DISPERSION, lsf_fwhm
+from recipes.simulator.spectra import FWHM_PER_SIGMA
 from recipes.simulator.truth import Truth
 
 ROUNDING = 1 / 12  # square adu, variance of rounding to whole adu
@@ -135,6 +140,24 @@ def wavelength_accuracy(path: Path, truth: Truth) -> Numbers:
         "wavelength rms, Angstrom": float(np.sqrt(np.mean(every**2))),
         "wavelength max, Angstrom": float(np.max(np.abs(every))),
         "wavelength rms of fit, Angstrom": float(np.sqrt(np.mean(table["MSE"]))),
+    }
+
+
+def profile_accuracy(path: Path, blurs: Sequence[float]) -> Numbers:
+    """Compare an LSF_PROFILE with the profiles that lines of the simulator have, by the blur of each slice."""
+    with fits.open(path) as hdus:
+        cube, header = hdus["LSF_PROFILE"].data.astype(np.float64), hdus["LSF_PROFILE"].header
+    offset, wavelength = (
+        header[f"CRVAL{axis}"] + header[f"CD{axis}_{axis}"] * np.arange(header[f"NAXIS{axis}"]) for axis in (1, 2)
+    )
+    scale = np.sqrt(2) * np.array(blurs)[:, None, None] * lsf_fwhm(wavelength)[:, None] / FWHM_PER_SIGMA
+    half = DISPERSION / 2
+    true = (erf((offset + half) / scale) - erf((offset - half) / scale)) / (2 * DISPERSION)
+    ratio = full_widths(cube, offset) / full_widths(true, offset)
+    return {
+        "LSF width, mean error, %": 100 * float(np.abs(ratio.mean() - 1)),
+        "LSF width, greatest error, %": 100 * float(np.abs(ratio - 1).max()),
+        "LSF greatest deviation, % of peak": 100 * float(np.abs(cube - true).max() / true.max()),
     }
 
 

@@ -18,6 +18,7 @@ MODULES = {
     "muse_dark": "recipes.dark",
     "muse_flat": "recipes.flat",
     "muse_wavecal": "recipes.wavecal",
+    "muse_lsf": "recipes.lsf",
     "muse_twilight": "recipes.twilight",
     "muse_standard": "recipes.standard",
     "muse_astrometry": "recipes.astrometry",

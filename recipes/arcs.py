@@ -122,7 +122,7 @@ def overscans_in_order(arcs: Sequence[Arc]) -> tuple[Overscan, ...]:
     return tuple(found[place] for place in sorted(found))
 
 
-def measure_inputs(arcs: Sequence[Arc]) -> tuple[Measurement, ...]:
+def measure_inputs(overscans: Sequence[Overscan]) -> tuple[Measurement, ...]:
     """Return the number of saturated pixels of each raw frame."""
     return tuple(
         Measurement(
@@ -130,7 +130,7 @@ def measure_inputs(arcs: Sequence[Arc]) -> tuple[Measurement, ...]:
             overscan.saturated,
             f"Number of saturated pixels in raw arc {number} in input list",
         )
-        for number, overscan in enumerate(overscans_in_order(arcs), start=1)
+        for number, overscan in enumerate(overscans, start=1)
     )
 
 

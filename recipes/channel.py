@@ -151,7 +151,7 @@ def reduce_channel(
     with TemporaryDirectory(prefix=f"{extension_name(channel)}-", dir=folder) as name:
         scratch = Path(name)
         stacks = {tag: open_stack(paths, channel, scratch=scratch) for tag, paths in raws.items() if paths}
-        main = stacks[recipe.raw[0]]
+        main = stacks[main_tag(recipe, raws)]
         images = {tag: path for tag, path in calibrations.items() if tag.startswith("MASTER_")}
         result = recipe.reduce(
             Channel(
@@ -206,7 +206,7 @@ def combine_channels(
         scratch = Path(name)
         first = min(channels)
         stacks = {tag: open_stack(paths, first, scratch=scratch) for tag, paths in raws.items() if paths}
-        main = stacks[recipe.raw[0]]
+        main = stacks[main_tag(recipe, raws)]
         numbers = count(1)
 
         def allocate(shape: tuple[int, ...], dtype: type[np.generic]) -> DiskArray:
@@ -288,8 +288,13 @@ def _moved(outcome: Outcome, folder: Path) -> Outcome:
     return Outcome(files, outcome.measurements, outcome.warnings)
 
 
+def main_tag(recipe: Recipe, raws: Mapping[str, Sequence[Path]]) -> str:
+    """Return the first raw tag of a recipe that there are frames of; its first one if there are none at all."""
+    return next((tag for tag in recipe.raw if raws.get(tag)), recipe.raw[0])
+
+
 def _check_inputs(recipe: Recipe, raws: Mapping[str, Sequence[Path]], calibrations: Mapping[str, Path]) -> None:
-    tag = recipe.raw[0]
+    tag = main_tag(recipe, raws)
     if len(raws.get(tag, ())) < recipe.minimum:
         raise RecipeError(
             f"{recipe.name} needs {recipe.minimum} frames {tag} and was given {len(raws.get(tag, ()))}; give it more.",

@@ -465,7 +465,7 @@ class Recipe:
     version : str
         Ours; part of a step's identity, so raise it whenever results change.
     raw : tuple of str
-        Raw tags it takes; the first is the main one.
+        Raw tags it takes; the first of which there are frames is the main one.
     minimum : int
         Least number of raw frames of the main tag.
     needed, optional : tuple of str

@@ -119,8 +119,8 @@ def reduce(channel: Channel, params: WavecalParams) -> Result:
         )
         for arc in arcs
     ]
-    measurements += measure_inputs(arcs)
     overscans = overscans_in_order(arcs)
+    measurements += measure_inputs(overscans)
     keywords = overscans[0].keywords()
     products = [
         Product(

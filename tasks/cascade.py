@@ -16,6 +16,7 @@ from recipes.bias import RECIPE as MUSE_BIAS
 from recipes.dark import RECIPE as MUSE_DARK
 from recipes.flat import RECIPE as MUSE_FLAT
 from recipes.geometry import RECIPE as MUSE_GEOMETRY
+from recipes.lsf import RECIPE as MUSE_LSF
 from recipes.muse import ARC_LAMPS, Lamp
 from recipes.recipe import Recipe
 from recipes.standard import RECIPE as MUSE_STANDARD
@@ -254,7 +255,7 @@ STEPS = (
         makes=("WAVECAL_TABLE",),
     ),
     CascadeStep(
-        name="lsf", raw=Tag.ARC_LSF, substitutes=(Tag.ARC,), recipe="muse_lsf", usual=45, minimum=45, lamps=ARC_LAMPS,
+        name="lsf", raw=Tag.ARC_LSF, substitutes=(Tag.ARC,), recipe=MUSE_LSF, usual=45, minimum=9, lamps=ARC_LAMPS,
         needs=(_BIAS, _DARK, _FLAT_OPTIONAL, _TRACE, _WAVECAL_BY_ID, _LINES, _BADPIX),
         makes=("LSF_PROFILE",),
     ),

@@ -19,6 +19,7 @@ from recipes.dark import RECIPE as DARK
 from recipes.dispersion import read_dispersions
 from recipes.fits import read_table
 from recipes.flat import RECIPE as FLAT
+from recipes.lsf import RECIPE as LSF
 from recipes.recipe import Recipe
 from recipes.trace import CENTRE, read_traces
 from recipes.wavecal import RECIPE as WAVECAL
@@ -90,7 +91,7 @@ def ours(eso: Referee, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     return made
 
 
-@pytest.mark.parametrize("recipe", [BIAS, DARK, FLAT, WAVECAL], ids=lambda recipe: str(recipe.name))
+@pytest.mark.parametrize("recipe", [BIAS, DARK, FLAT, WAVECAL, LSF], ids=lambda recipe: str(recipe.name))
 def test_parameters_have_the_names_and_defaults_of_eso(recipe: Recipe, tmp_path: Path) -> None:
     plugins = next(Path("/usr/lib").glob("*/cpl/plugins"), Path("/usr/lib/esopipes-plugins"))
     command = ["esorex", f"--recipe-dir={plugins}", "--man-page", recipe.name]

@@ -2,7 +2,7 @@
 
 ESO's figures are those of its pipeline 2.8.7 on such frames: bias level 0.003 adu, read noise 1.1 %, combined noise 7 %
 above the ideal, middles of slices 0.0012 to 0.0018 pix and edges 0.0042 to 0.0052 pix rms, wavelengths 0.0004
-Angstrom rms and 0.005 to 0.007 at most.
+Angstrom rms and 0.005 to 0.007 at most, widths of lines 0.9 %.
 """
 
 import subprocess
@@ -56,6 +56,9 @@ BOUNDS = (
     ("wavelength rms, Angstrom", 0, 0.0004),
     ("wavelength max, Angstrom", 0, 0.006),
     ("wavelength rms of fit, Angstrom", 0.008, 0.0105),
+    ("LSF width, mean error, %", 0, 0.2),
+    ("LSF width, greatest error, %", 0, 1.0),
+    ("LSF greatest deviation, % of peak", 0, 1.0),
 )
 
 
@@ -90,7 +93,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     root = Path(benchmarks.__file__).parent.parent
     lines = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
     memory = {recipe: float(peak) for recipe, peak in map(str.split, lines)}
-    return Run(accuracy(folder, night, raw_frames(night), CHANNEL), memory)
+    return Run(accuracy(folder, night, raw_frames(night), CHANNEL, PLAN.seed), memory)
 
 
 @pytest.mark.parametrize(("quantity", "least", "most"), BOUNDS, ids=[quantity for quantity, *_ in BOUNDS])
@@ -107,5 +110,6 @@ def test_a_fifth_of_the_memory_of_eso_is_enough(run: Run, recipe: str, eso: floa
     assert run.memory[recipe] < eso / 5
 
 
-def test_arcs_take_a_third_of_the_memory_of_eso(run: Run) -> None:
-    assert run.memory["muse_wavecal"] < 1572 / 3
+@pytest.mark.parametrize("recipe", ["muse_wavecal", "muse_lsf"])
+def test_arcs_take_a_third_of_the_memory_of_eso(run: Run, recipe: str) -> None:
+    assert run.memory[recipe] < 1572 / 3
