@@ -44,7 +44,7 @@ class Published:
 
 
 class Store:
-    """Layout below ``root``: raw/<night>/, products/<night>/, statics/, quarantine/, work/<step>/<channel>-<attempt>/.
+    """Layout below ``root``: raw/<night>/, products/<night>/, statics/, quarantine/, logs/<night>/, work/<step>/.
 
     Parameters
     ----------
@@ -59,6 +59,7 @@ class Store:
         self.statics = self.root / "statics"
         self.quarantined = self.root / "quarantine"
         self.work = self.root / "work"
+        self.logs = self.root / "logs"
 
     def keep_raw(self, path: Path, night: date, name: str, *, transfer: Transfer) -> Path:
         """Put a raw frame in its place and return that; ``path`` itself stays until ``let_go``.
@@ -129,6 +130,12 @@ class Store:
         folder = self.work / str(step_id) / f"{channel:02d}-{attempt}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def log_stem(self, night: date, step_id: int, channel: int, attempt: int) -> Path:
+        """Return how the names of the logs of one attempt begin, in a folder that is there; channel 0 is the finish."""
+        folder = self.logs / night.isoformat()
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"S{step_id}_{f'CHAN{channel:02d}' if channel else 'finish'}_{attempt}"
 
     def discard_work(self, step_id: int) -> None:
         """Remove the scratch folders of a step; a worker that still writes there fails by itself.

@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from daemon.notify import notify, watchdog_seconds
 from daemon.processes import die_with_parent
 from tasks.app import SHUTDOWN_SECONDS, make_app
-from tasks.settings import Settings, WorkerSettings
+from tasks.settings import Settings
 
 TICK_SECONDS = 1.0
 LONGEST_SILENCE = 60.0  # seconds; an event loop that is silent for longer hangs, unless the broker is away
@@ -26,10 +26,11 @@ MEGABYTE = 1 << 20
 log = structlog.get_logger(__name__)
 
 
-def concurrency_of(settings: WorkerSettings, *, cores: int, memory: int) -> int:
+def concurrency_of(settings: Settings, *, cores: int, memory: int) -> int:
     """Return how many parts are worked on at once: as set, else as many as cores and memory (bytes) allow."""
-    fitting = memory // (settings.memory_limit_mb * MEGABYTE)
-    return settings.concurrency or max(1, min(cores, fitting))
+    worker, engines = settings.worker, {step.engine for step in settings.steps.values()}
+    fitting = memory // (max(worker.limits_of(engine).memory_mb for engine in engines) * MEGABYTE)
+    return worker.concurrency or max(1, min(cores, fitting))
 
 
 def run_pool(settings: Settings) -> int:
@@ -42,9 +43,7 @@ def run_pool(settings: Settings) -> int:
     # Celery's own grace is a sleep: it neither ends early nor notes the parts that end meanwhile.
     app.conf.worker_soft_shutdown_timeout = 0
     pulse = Pulse(silent=lambda: _broker_away(app))
-    concurrency = concurrency_of(
-        settings.worker, cores=len(os.sched_getaffinity(0)), memory=psutil.virtual_memory().total
-    )
+    concurrency = concurrency_of(settings, cores=len(os.sched_getaffinity(0)), memory=psutil.virtual_memory().total)
     parent = os.getpid()
 
     def prepare_process(**_: Any) -> None:  # noqa: ANN401 - what Celery's signals carry

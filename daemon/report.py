@@ -80,6 +80,7 @@ class StepTime:
     step: str
     name: str
     state: StepState
+    version: str  # of our recipe, or of the engine that stands for it
     has_recipe: bool
     frames: int
     channels: int
@@ -293,6 +294,7 @@ def step_time(step: Step) -> StepTime:
         step=f"S{step.id}",
         name=step.name,
         state=step.state,
+        version=step.recipe_version,
         has_recipe=STEPS_BY_NAME[step.name].recipe_name in RECIPES,
         frames=len(frames),
         channels=sum(part.channel > 0 for part in step.parts),

@@ -18,6 +18,7 @@ from daemon.broker import BrokerMissing, EmbeddedRedis, with_broker
 from daemon.log import configure_log
 from daemon.notify import notify
 from daemon.processes import die_with_parent, lock_alone, stop_on_signal
+from tasks.engines import check_engines
 from tasks.settings import PREFIX, Settings
 
 TURN_SECONDS = 0.2
@@ -44,9 +45,12 @@ def run(settings: Settings) -> int:
     AlreadyRunning
         If another supervisor works on this archive root.
     RegistryOutdated
+    SettingsError
+        If a step is left to ESO's pipeline, and that is not here.
     BrokerMissing
     """
     configure_log(settings.log.level, settings.log.format)
+    check_engines(settings)
     stop = stop_on_signal()
     with ExitStack() as stack:
         lock = lock_alone(settings.archive.root / "run" / "supervisor.lock", patience=TURN_SECONDS)

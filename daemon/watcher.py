@@ -28,6 +28,7 @@ from daemon.processes import lock_alone
 from daemon.scan import look_at, scan
 from tasks.app import make_app
 from tasks.cycle import run_cycle
+from tasks.engines import check_engines
 from tasks.intake import Intake, Taken
 from tasks.settings import Settings
 
@@ -52,10 +53,13 @@ def watch(settings: Settings, *, stop: Event) -> None:
         If another watcher works on this archive root.
     RegistryOutdated
         If the registry is not that of this version.
+    SettingsError
+        If a step is left to ESO's pipeline, and that is not here: the planner has to know its version.
     BrokerMissing
         If no broker is set and no supervisor runs.
     """
     configure_log(settings.log.level, settings.log.format)
+    check_engines(settings)
     settings = with_broker(settings, broker_url(settings))
     registry = Registry(settings.registry.url)
     app = make_app(settings)

@@ -87,12 +87,14 @@ class Provenance:
 class Outcome:
     """Files and measurements by the name of the product, and sentences an operator should read.
 
-    The name is PRO.CATG, with ``_0001`` and so on where a product is numbered.
+    The name is PRO.CATG, with ``_0001`` and so on where a product is numbered. ``memory`` is the peak of another
+    program that did the work, in bytes.
     """
 
     files: Mapping[str, Path]
     measurements: Mapping[str, tuple[Measurement, ...]]
     warnings: tuple[str, ...]
+    memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -236,24 +238,36 @@ def combine_channels(
         return _moved(_write(result, header, record, scratch, ".fits"), folder)
 
 
-def identify(path: Path, identity: Identity) -> None:
-    """Put its names and the signature of its data into a file that ``combine_channels`` wrote; twice gives the same."""
+def identify(path: Path, identity: Identity, *, channels_missing: Sequence[int] = ()) -> None:
+    """Put its names and the signature of its data into a file of the whole instrument; twice gives the same.
+
+    A file that ``combine_channels`` wrote has room for them; any other is written anew beside its place.
+    """
     signature = hashlib.md5(usedforsecurity=False)
     hdus = read_hdus(path)
     primary = next(hdus)
-    header = Header(primary.header.cards)
-    with path.open("r+b") as file:
+    with path.open("rb") as file:
         for hdu in hdus:
             file.seek(hdu.start)
             for block in copied(file, hdu.padded_size):
                 signature.update(block)
-        _name(header, identity)
-        header.set("DATAMD5", signature.hexdigest(), "MD5 checksum")
-        unit = sealed(header, int(str(primary.header["DATASUM"])))
-        if len(unit) != primary.start:
-            raise ValueError(f"{path.name} has no room for its names; make it with combine_channels.")
-        file.seek(0)
-        file.write(unit)
+    header = Header(primary.header.cards)
+    _name(header, identity)
+    if channels_missing:
+        header.set(*_missing(channels_missing))
+    header.set("DATAMD5", signature.hexdigest(), "MD5 checksum")
+    unit = sealed(header, int(str(primary.header["DATASUM"])))
+    if len(unit) == primary.start:
+        with path.open("r+b") as file:
+            file.write(unit)
+        return
+    anew = path.with_name(f"{path.name}.anew")
+    with path.open("rb") as file, anew.open("wb") as target:
+        target.write(unit)
+        file.seek(primary.start)
+        for block in copied(file, path.stat().st_size - primary.start):
+            target.write(block)
+    anew.rename(path)
 
 
 def _tables(calibrations: Mapping[str, Path], channel: int, scratch: Path) -> dict[str, TableSource]:

@@ -6,14 +6,13 @@ import structlog
 from celery import Celery, bootsteps
 from kombu.exceptions import OperationalError
 
-from tasks.dispatch import CYCLE_TASK, FIRST
+from tasks.dispatch import CYCLE_TASK, FIRST, KILL_AFTER
 from tasks.jobs import add_jobs
 from tasks.settings import Settings
 from tasks.site import Site
 
 QUEUE = "musecal"
 KILOBYTES = 1024  # in a megabyte, as Celery counts the memory of a child
-KILL_AFTER = 10.0  # seconds from the soft time limit, which asks, to the hard one, which kills
 SHUTDOWN_SECONDS = 30.0  # that a stopping worker gives its parts; what is not done by then is queued again
 
 log = structlog.get_logger()

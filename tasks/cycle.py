@@ -1,7 +1,7 @@
 """One turn of the wheel: plan, take back what lost its worker, send what is due. Any process may, at any time."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from celery import Celery
 
@@ -25,5 +25,5 @@ def run_cycle(registry: Registry, settings: Settings, app: Celery, now: datetime
     """Plan, sweep and dispatch. Turning it twice changes nothing; a broker that is away is no error."""
     swept = sweep(registry, now, settings.worker)
     advanced = advance(registry, settings, now)
-    sent = dispatch(registry, app, now, resend=timedelta(seconds=settings.worker.resend_seconds))
+    sent = dispatch(registry, app, now, settings.worker)
     return Cycled(advanced, swept, sent)

@@ -5,6 +5,7 @@ what is sent twice is claimed once.
 """
 
 import json
+import math
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,10 +25,13 @@ from sqlalchemy.orm import aliased
 from archive.models import Part, Step
 from archive.registry import Registry
 from archive.states import PartState, StepState
+from tasks.engines import engine_of
 from tasks.failures import FINISH
+from tasks.settings import WorkerSettings
 
 PART_TASK = "musecal.part"
 CYCLE_TASK = "musecal.cycle"
+KILL_AFTER = 10.0  # seconds from the soft time limit, which asks, to the hard one, which kills
 FIRST = 0  # priority of what others wait for; Redis counts 0 first, 9 last
 
 log = structlog.get_logger()
@@ -38,19 +42,21 @@ class BrokerAway(ConnectionError):  # noqa: N818 - reads as what it is
     """Redis does not answer; nothing is lost, the rows wait."""
 
 
-def dispatch(registry: Registry, app: Celery, now: datetime, *, resend: timedelta) -> int:
+def dispatch(registry: Registry, app: Celery, now: datetime, settings: WorkerSettings) -> int:
     """Send the message of every part that may be claimed and has none.
 
     Parameters
     ----------
-    resend : timedelta
-        A message older than this that Redis does not hold any more is sent again.
+    settings : WorkerSettings
+        A message older than ``resend_seconds`` that Redis does not hold any more is sent again. The time limit goes
+        with the message: it is that of the engine.
 
     Returns
     -------
     int
         Messages sent. A broker that is away is no error: the parts stay unsent and the next call tries again.
     """
+    resend = timedelta(seconds=settings.resend_seconds)
     with registry.read() as session:
         unsent = session.scalars(_due(now).where(Part.sent.is_(None))).all()
         overdue = session.scalars(_due(now).where(Part.sent < now - resend)).all()
@@ -59,7 +65,7 @@ def dispatch(registry: Registry, app: Celery, now: datetime, *, resend: timedelt
     try:
         with _broker(app) as connection:
             lost = set(overdue) - _waiting(connection, app) if overdue else set()
-            return _send(registry, app, connection, {*unsent, *lost}, now)
+            return _send(registry, app, connection, {*unsent, *lost}, now, settings)
     except BrokerAway as error:
         if app not in _unreachable:
             log.warning("broker unreachable, parts wait in the registry", why=str(error))
@@ -104,21 +110,35 @@ def _waiting(connection: Connection, app: Celery) -> set[int]:
     return {json.loads(b64decode(body))[0][0] for body in bodies}
 
 
-def _send(registry: Registry, app: Celery, connection: Connection, part_ids: set[int], now: datetime) -> int:
+def _send(
+    registry: Registry,
+    app: Celery,
+    connection: Connection,
+    part_ids: set[int],
+    now: datetime,
+    settings: WorkerSettings,
+) -> int:
     """Mark parts as sent, then send them; those that do not get through are unmarked."""
     with registry.begin() as session:
-        due = _due(now).add_columns(Part.attempt, Part.channel, Step.priority).where(Part.id.in_(part_ids))
+        due = (
+            _due(now)
+            .add_columns(Part.attempt, Part.channel, Step.priority, Step.recipe_version)
+            .where(Part.id.in_(part_ids))
+        )
         messages = session.execute(due.order_by(Step.priority, Part.id)).all()
         session.execute(update(Part).where(Part.id.in_([part for part, *_ in messages])).values(sent=now))
     left = [part for part, *_ in messages]
     try:
-        for part_id, attempt, channel, priority in messages:
+        for part_id, attempt, channel, priority, version in messages:
+            seconds = settings.limits_of(engine_of(version)).seconds
             app.send_task(
                 PART_TASK,
                 (part_id,),
                 task_id=f"part-{part_id}-{attempt + 1}",
                 priority=FIRST if channel == FINISH else priority,
                 connection=connection,
+                soft_time_limit=math.ceil(seconds),
+                time_limit=math.ceil(seconds + KILL_AFTER),
             )
             left.remove(part_id)
     finally:

@@ -26,6 +26,7 @@ from archive.models import Part, Step
 from archive.states import PartState, StepState, move
 from recipes.recipe import ParameterError, RecipeError, Value
 from tasks.outcomes import plain
+from tasks.settings import Limits, SettingsError
 
 LONGEST_WAIT = timedelta(minutes=10)  # between two tries; an operator who mends the world does not wait longer
 FINISH = 0  # the channel number of the part that finishes a step
@@ -59,33 +60,33 @@ class Unfinished(Exception):  # noqa: N818 - reads as what it is
     """The part cannot be ended as things stand, and trying again does not help."""
 
 
-def judge(error: Exception, *, seconds: float, memory_mb: int) -> Failure:
+def judge(error: Exception, limits: Limits) -> Failure:
     """Say of what kind an error is.
 
     Parameters
     ----------
     error : Exception
-    seconds, memory_mb : float, int
-        The limits that the part ran under.
+    limits : Limits
+        Those that the part ran under.
     """
     match error:
         case RecipeError():
             return Failure(Kind.DATA, str(error), error.numbers)
-        case ParameterError() | Unfinished():
+        case ParameterError() | Unfinished() | SettingsError():
             return Failure(Kind.DATA, str(error))
         case SoftTimeLimitExceeded():
             return Failure(
                 Kind.LIMIT,
-                f"The part was stopped after {seconds:g} s, the most that worker.time_limit_seconds allows; "
+                f"The part was stopped after {limits.seconds:g} s, the most that {limits.time_setting} allows; "
                 "raise it if the machine is slow, or look at the data.",
-                {"seconds": seconds},
+                {"seconds": limits.seconds},
             )
         case MemoryError():
             return Failure(
                 Kind.LIMIT,
-                f"The part needed more than the {memory_mb} MB that worker.memory_limit_mb allows ({error}); "
+                f"The part needed more than the {limits.memory_mb} MB that {limits.memory_setting} allows ({error}); "
                 "raise it, or look at the size of the data.",
-                {"memory_mb": memory_mb},
+                {"memory_mb": limits.memory_mb},
             )
         case OSError() | OperationalError() | InterfaceError():
             return Failure(Kind.WORLD, f"{type(error).__name__}: {error}")

@@ -21,13 +21,15 @@ from archive.naming import dp_id_of, next_letter, product_name
 from archive.night import time_of
 from archive.states import PartState, Score, StepState, move
 from archive.store import Published
+from recipes import esorecipes
 from recipes.channel import Identity, Outcome, combine_channels, identify, merge_channels
 from recipes.recipe import Value
-from tasks.cascade import recipe_of
+from tasks.engines import engine_of, esorex_for, idle_by_channel, of_the_whole, passed_on
 from tasks.failures import FINISH, Unfinished
 from tasks.leases import Claim, hold
 from tasks.meter import Meter
 from tasks.outcomes import plain
+from tasks.settings import Engine
 from tasks.site import Site
 from tasks.work import Work, work_of
 
@@ -69,8 +71,8 @@ def finish(site: Site, claimed: Claim) -> None:
         raise FileNotFoundError(f"the files of channel {', '.join(map(str, lost))} are gone and are made again first")
     folder = site.store.work_folder(claimed.step_id, FINISH, claimed.attempt)
     meter = Meter.start()
-    whole = combine(work, files, missing, folder)
-    seconds, memory = meter.read()
+    whole = combine(site, claimed, work, files, missing, folder)
+    seconds, memory = meter.read(whole.memory)
     with site.registry.begin() as session:
         part = hold(session, claimed)
         makings = reserve(session, part, site.clock(), whole)
@@ -79,7 +81,7 @@ def finish(site: Site, claimed: Claim) -> None:
         identity = Identity(f"{making.dp_id}.fits", making.name, f"{making.catg}.fits", making.created)
         if making.whole:
             making.whole.rename(folder / making.name)
-            identify(folder / making.name, identity)
+            identify(folder / making.name, identity, channels_missing=missing)
         else:
             merge_channels(making.catg, making.files, folder / making.name, identity=identity, channels_missing=missing)
         published[making.catg] = _publish(site, claimed, folder / making.name, night)
@@ -91,7 +93,14 @@ def finish(site: Site, claimed: Claim) -> None:
     site.store.discard_work(claimed.step_id)
 
 
-def combine(work: Work, files: Mapping[int, Mapping[str, Path]], missing: Sequence[int], folder: Path) -> Outcome:
+def combine(
+    site: Site,
+    claimed: Claim,
+    work: Work,
+    files: Mapping[int, Mapping[str, Path]],
+    missing: Sequence[int],
+    folder: Path,
+) -> Outcome:
     """Join what the channels of a step gave, if its recipe makes products of the whole instrument.
 
     Raises
@@ -99,7 +108,7 @@ def combine(work: Work, files: Mapping[int, Mapping[str, Path]], missing: Sequen
     Unfinished
         Too many channels are missing.
     """
-    if work.recipe.combine is None:
+    if not of_the_whole(work.recipe, work.version):
         return Outcome({}, {}, ())
     wanted = len(files) + len(missing)
     if len(files) < wanted * LEAST_PART:
@@ -107,6 +116,17 @@ def combine(work: Work, files: Mapping[int, Mapping[str, Path]], missing: Sequen
             f"{len(missing)} of {wanted} channels gave nothing ({', '.join(map(str, missing))}); a product of the whole"
             f" instrument needs {LEAST_PART:.0%} of them. The warnings of the parts say why; requeue the step once they"
             " are mended."
+        )
+    if engine_of(work.version) is Engine.ESOREX:
+        return esorecipes.combine_channels(
+            work.recipe,
+            work.params,
+            channels=files,
+            raws=work.raws,
+            calibrations=work.calibrations,
+            folder=folder,
+            esorex=esorex_for(work.version, site.settings),
+            record=site.store.log_stem(work.night, claimed.step_id, FINISH, claimed.attempt),
         )
     return combine_channels(
         work.recipe,
@@ -121,11 +141,12 @@ def combine(work: Work, files: Mapping[int, Mapping[str, Path]], missing: Sequen
 
 
 def files_of(step: Step) -> dict[int, dict[str, Path]]:
-    """Return the files that each channel of a step gave, by the names of the products."""
+    """Return the files that each channel of a step gave, by the names of the products; none where that is right."""
+    idle = idle_by_channel(step)
     return {
-        part.channel: {name: Path(path) for name, path in part.outcome["files"].items()}
+        part.channel: {name: Path(path) for name, path in part.outcome.get("files", {}).items()}
         for part in step.parts
-        if part.channel != FINISH and part.outcome.get("files")
+        if part.channel != FINISH and (idle or part.outcome.get("files"))
     }
 
 
@@ -158,16 +179,16 @@ def reopen_lost(session: Session, step: Step, now: datetime) -> list[int]:
 def missing_channels(step: Step) -> list[int]:
     """Return the channels of the raw frames that gave no product: those without a part, and dead ones."""
     there = {channel for use in step.uses if use.frame for channel in use.frame.channels}
-    return sorted(there - {part.channel for part in step.parts if part.outcome.get("files")})
+    return sorted(there - files_of(step).keys())
 
 
 def reserve(session: Session, part: Part, now: datetime, whole: Outcome) -> list[Making]:
     """Name the products of a step. That is done once; the row of the finishing part keeps the names."""
-    channels, passed_on = files_of(part.step), recipe_of(part.step.recipe).intermediate
+    channels, between = files_of(part.step), passed_on(part.step)
     files: dict[str, dict[int, Path]] = {catg: dict.fromkeys(channels, path) for catg, path in whole.files.items()}
     for channel, made in channels.items():
         for name, path in made.items():
-            if not name.startswith(passed_on):
+            if not name.startswith(between):
                 files.setdefault(name, {})[channel] = path
     if not files:
         raise Unfinished("Every channel is dead, so that there is nothing to archive; see the warnings of its parts.")

@@ -24,6 +24,7 @@ from archive.history import record
 from archive.models import Part
 from archive.registry import Registry
 from archive.states import PartState, StepState, check_move, move
+from tasks.engines import engine_of
 from tasks.failures import FINISH, Failure, Kind, give_back
 from tasks.settings import WorkerSettings
 
@@ -62,6 +63,7 @@ class Claim:
     channel: int
     attempt: int
     worker: str
+    version: str = ""  # in the identity of its step; tells the engine
 
 
 def start_of(pid: int) -> int | None:
@@ -136,7 +138,14 @@ def claim(session: Session, part_id: int, worker: Worker, now: datetime, setting
         move(part.step, StepState.RUNNING)
         part.step.started = now
         record(session, part.step, "step running", now=now)
-    return Claim(part_id=part.id, step_id=part.step_id, channel=part.channel, attempt=part.attempt, worker=part.worker)
+    return Claim(
+        part_id=part.id,
+        step_id=part.step_id,
+        channel=part.channel,
+        attempt=part.attempt,
+        worker=part.worker,
+        version=part.step.recipe_version,
+    )
 
 
 def _claimable(session: Session, part: Part, now: datetime) -> bool:
@@ -211,10 +220,9 @@ def loss(part: Part, now: datetime, settings: WorkerSettings) -> Loss | None:
         return Loss(Failure(Kind.WORLD, f"Its worker {part.worker} was stopped."))
     last_sign = part.lease_until - timedelta(seconds=settings.lease_seconds)
     seconds = (last_sign - part.started).total_seconds() + settings.heartbeat_seconds
-    if seconds >= settings.time_limit_seconds:
-        sentence = (
-            f"The part ran on after the {settings.time_limit_seconds:g} s of worker.time_limit_seconds and was killed."
-        )
+    limits = settings.limits_of(engine_of(part.step.recipe_version))
+    if seconds >= limits.seconds:
+        sentence = f"The part ran on after the {limits.seconds:g} s of {limits.time_setting} and was killed."
         return Loss(Failure(Kind.LIMIT, sentence, {"seconds": seconds}))
     if part.crashes + 1 >= settings.crashes:
         sentence = (

@@ -17,10 +17,10 @@ class Meter:
         Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of earlier parts; proc(5)
         return cls(_cpu_seconds())
 
-    def read(self) -> tuple[float, int]:
-        """Return CPU seconds since the start, and the peak of resident memory in bytes."""
+    def read(self, of_program: int = 0) -> tuple[float, int]:
+        """Return CPU seconds since the start and the peak of resident memory in bytes, here or of a program it ran."""
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        return _cpu_seconds() - self.begun, int(status["VmHWM"].split()[0]) * 1024
+        return _cpu_seconds() - self.begun, max(int(status["VmHWM"].split()[0]) * 1024, of_program)
 
 
 def _cpu_seconds() -> float:

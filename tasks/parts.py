@@ -12,16 +12,19 @@ import structlog
 
 from archive.models import Step
 from archive.states import PartState, move
+from recipes import esorecipes
 from recipes.channel import Outcome, reduce_channel
 from recipes.fits import AbsentChannel, DeadChannel
 from recipes.recipe import RecipeError
+from tasks.engines import engine_of, esorex_for, of_the_whole
 from tasks.failures import FINISH, Failure, Kind, PartFailed, conclude, give_back, judge
 from tasks.finish import finish
 from tasks.leases import Claim, Heartbeat, LeaseLost, claim, hold, this_worker
 from tasks.meter import Meter
 from tasks.outcomes import as_json
+from tasks.settings import Engine
 from tasks.site import Site
-from tasks.work import work_of
+from tasks.work import Work, work_of
 
 MEGABYTE = 1 << 20  # bytes, as memory is counted
 GIGABYTE = 10**9  # bytes, as disks are counted
@@ -70,7 +73,7 @@ def _work(site: Site, claimed: Claim) -> None:
         _give_back(site, claimed, Failure(Kind.WORLD, "Its worker was stopped."), timedelta(0))
         raise
     except Exception as error:
-        failure = judge(error, seconds=worker.time_limit_seconds, memory_mb=worker.memory_limit_mb)
+        failure = judge(error, worker.limits_of(engine_of(claimed.version)))
         _give_back(site, claimed, failure, timedelta(seconds=worker.backoff_seconds))
         raise PartFailed(f"step {claimed.step_id}, channel {claimed.channel}: {failure.sentence}") from error
 
@@ -89,25 +92,17 @@ def _reduce(site: Site, claimed: Claim) -> None:
         work = work_of(session.get_one(Step, claimed.step_id), claimed.channel)
     meter = Meter.start()
     try:
-        outcome = reduce_channel(
-            work.recipe,
-            work.params,
-            channel=claimed.channel,
-            raws=work.raws,
-            calibrations=work.calibrations,
-            folder=site.store.work_folder(claimed.step_id, claimed.channel, claimed.attempt),
-            provenance=work.provenance,
-        )
+        outcome = _outcome(site, claimed, work)
     except (DeadChannel, AbsentChannel) as lacking:
         # Its detector is off, or was when a calibration was taken: the step goes on without it, its products say so.
         outcome = Outcome({}, {}, (str(lacking),))
     except RecipeError as error:  # a product of the whole instrument may do without a few channels; finish counts them
-        if work.recipe.combine is None:
+        if not of_the_whole(work.recipe, work.version):
             raise
         outcome = Outcome({}, {}, (f"It is left out: {error}",))
     for path in outcome.files.values():
         _sync(path)
-    seconds, memory = meter.read()
+    seconds, memory = meter.read(outcome.memory)
     with site.registry.begin() as session:
         part = hold(session, claimed)
         part.outcome = as_json(outcome)
@@ -117,6 +112,31 @@ def _reduce(site: Site, claimed: Claim) -> None:
         move(part, PartState.DONE)
         conclude(session, part.step, part.ended)
     log.info("part done", seconds=round(seconds, 2), memory_mb=memory // MEGABYTE)
+
+
+def _outcome(site: Site, claimed: Claim, work: Work) -> Outcome:
+    """Have the engine of the step reduce one channel."""
+    folder = site.store.work_folder(claimed.step_id, claimed.channel, claimed.attempt)
+    if engine_of(work.version) is Engine.ESOREX:
+        return esorecipes.reduce_channel(
+            work.recipe,
+            work.params,
+            channel=claimed.channel,
+            raws=work.raws,
+            calibrations=work.calibrations,
+            folder=folder,
+            esorex=esorex_for(work.version, site.settings),
+            record=site.store.log_stem(work.night, claimed.step_id, claimed.channel, claimed.attempt),
+        )
+    return reduce_channel(
+        work.recipe,
+        work.params,
+        channel=claimed.channel,
+        raws=work.raws,
+        calibrations=work.calibrations,
+        folder=folder,
+        provenance=work.provenance,
+    )
 
 
 def _sync(path: Path) -> None:

@@ -197,7 +197,7 @@ class _Planner:
             warnings.append(f"Channel {', '.join(map(str, partial))} is left out, it is not in every raw frame.")
         order = Order(
             recipe=step.recipe.name,
-            version=step.recipe.version,
+            version=self._policy.versions.get(step.name, step.recipe.version),
             parameters=self._policy.parameters[step.recipe.name],
             inputs=supply.inputs,
             channels=channels,

@@ -4,7 +4,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from archive.store import Transfer
 from recipes.recipe import ParameterError, Value
-from tasks.cascade import RECIPES
+from tasks.cascade import RECIPES, STEPS_BY_NAME
 
 PREFIX = "MUSECAL_"
 FILE_VARIABLE = PREFIX + "SETTINGS"  # names the settings file; not a setting itself
@@ -38,6 +38,13 @@ class RemakePolicy(StrEnum):
     NIGHT = "night"  # those of the same night as the input that changed
     ALWAYS = "always"
     NEVER = "never"
+
+
+class Engine(StrEnum):
+    """Who reduces the frames of a step."""
+
+    MUSECAL = "musecal"  # our recipe
+    ESOREX = "esorex"  # ESO's recipe, on the same inputs
 
 
 class LogFormat(StrEnum):
@@ -98,6 +105,25 @@ class PlanSettings(_Section):
     lsf_from_arcs: bool = False
 
 
+@dataclass(frozen=True)
+class Limits:
+    """The most time and memory that a part may take, and how the names of these settings begin."""
+
+    seconds: float
+    memory_mb: int
+    begin: str
+
+    @property
+    def time_setting(self) -> str:
+        """The name of the setting that limits the time."""
+        return f"{self.begin}time_limit_seconds"
+
+    @property
+    def memory_setting(self) -> str:
+        """The name of the setting that limits the memory."""
+        return f"{self.begin}memory_limit_mb"
+
+
 class WorkerSettings(_Section):
     """How parts are worked on."""
 
@@ -110,6 +136,14 @@ class WorkerSettings(_Section):
     resend_seconds: Annotated[float, Field(ge=1, le=3600)] = 20.0
     time_limit_seconds: Annotated[float, Field(ge=1)] = 600.0
     memory_limit_mb: Annotated[int, Field(ge=256)] = 2000
+    esorex_time_limit_seconds: Annotated[float, Field(ge=1, le=20000)] = 7200.0  # below the visibility timeout of Redis
+    esorex_memory_limit_mb: Annotated[int, Field(ge=256)] = 12000
+
+    def limits_of(self, engine: Engine) -> "Limits":
+        """Return what a part may take that this engine works on."""
+        if engine is Engine.ESOREX:
+            return Limits(self.esorex_time_limit_seconds, self.esorex_memory_limit_mb, "worker.esorex_")
+        return Limits(self.time_limit_seconds, self.memory_limit_mb, "worker.")
 
     @model_validator(mode="after")
     def _check_beats(self) -> Self:
@@ -121,11 +155,32 @@ class WorkerSettings(_Section):
         return self
 
 
+class StepSettings(_Section):
+    """How one step of the cascade is made."""
+
+    engine: Engine = Engine.MUSECAL
+
+
+class EsorexSettings(_Section):
+    """Where ESO's pipeline is."""
+
+    program: str = "esorex"
+    recipe_folder: str = ""
+
+
 class LogSettings(_Section):
     """What is logged."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     format: LogFormat = LogFormat.AUTO
+
+
+def _check_steps(sections: dict[str, StepSettings]) -> dict[str, StepSettings]:
+    """Return the settings of every step, complete with defaults; refuse a step that the cascade does not have."""
+    unknown = sorted(sections.keys() - STEPS_BY_NAME.keys())
+    if unknown:
+        raise ValueError(f"there is no step {', '.join(unknown)}; there are {', '.join(STEPS_BY_NAME)}")
+    return {name: sections.get(name, StepSettings()) for name in STEPS_BY_NAME}
 
 
 def _check_recipes(sections: dict[str, dict[str, Value]]) -> dict[str, dict[str, Value]]:
@@ -166,7 +221,9 @@ class Settings(BaseSettings):
     groups: GroupSettings = GroupSettings()
     plan: PlanSettings = PlanSettings()
     worker: WorkerSettings = WorkerSettings()
+    esorex: EsorexSettings = EsorexSettings()
     log: LogSettings = LogSettings()
+    steps: Annotated[dict[str, StepSettings], AfterValidator(_check_steps)] = {}
     recipes: Annotated[dict[str, dict[str, Value]], AfterValidator(_check_recipes)] = {}
 
     @classmethod

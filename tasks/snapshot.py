@@ -104,6 +104,8 @@ class Policy:
     level : int
         The worst association level that is used.
     parameters : mapping of recipe name to parameters
+    versions : mapping of step name to version
+        Of the engine of those steps that our own recipe does not make.
     """
 
     level: int = 1
@@ -111,6 +113,7 @@ class Policy:
     remake: RemakePolicy = RemakePolicy.NIGHT
     lsf_from_arcs: bool = False
     parameters: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ steps around it back into the snapshot once; its column ``reviewed`` says whethe
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
 from sqlalchemy.orm import Session, aliased
@@ -17,6 +18,7 @@ from recipes.muse import Lamp
 from tasks.cascade import RECIPES, STEPS, STEPS_BY_NAME, Tag, steps_of
 from tasks.classify import AMBIENT_TEMPERATURE
 from tasks.decisions import StepKey
+from tasks.engines import versions_of
 from tasks.groups import Member
 from tasks.plan import needs_of, reach
 from tasks.settings import Settings
@@ -32,7 +34,7 @@ Window = tuple[float, float]
 
 def survey(session: Session, settings: Settings) -> Snapshot:
     """Return what the planner has to know now."""
-    policy = policy_of(settings)
+    policy = replace(policy_of(settings), versions=versions_of(settings))
     group_ids = set(session.scalars(_unsettled_groups()))
     for product in session.scalars(unreviewed()):
         group_ids.update(session.scalars(_groups_around(product, policy)))

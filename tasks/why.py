@@ -14,9 +14,10 @@ from archive.select import candidates
 from archive.states import ArrivalState, Certification, GroupState, PartState, StepState
 from recipes.recipe import Recipe
 from tasks.cascade import STEPS, STEPS_BY_NAME, Need, Tag
+from tasks.engines import engine_of
 from tasks.failures import FINISH
 from tasks.plan import choose_for, needs_of, reach
-from tasks.settings import Settings
+from tasks.settings import Engine, Settings
 from tasks.snapshot import GroupView, Policy
 from tasks.survey import groups_of, policy_of, products_where
 
@@ -144,8 +145,11 @@ def _step(session: Session, row: Step, settings: Settings) -> Explanation:
             "subject": "step", "id": row.id, "name": row.name, "group": row.group_id, "sequence": row.sequence,
             "state": row.state, "missing": row.missing, "warnings": row.warnings, "error": row.error,
             "error_kind": row.error_kind, "stale": row.stale, "next": comes,
+            "recipe": row.recipe, "version": row.recipe_version,
         },
     )  # fmt: skip
+    if engine_of(row.recipe_version) is Engine.ESOREX:
+        said.sentences.append(f"ESO's recipe makes it ({row.recipe}, {row.recipe_version}).")
     made = [event.why for event in history(session, row) if event.what == "step made" and event.why]
     said.sentences += [f"It was made again: {text}" for text in made]
     said.sentences += [f"It waits: {text}" for text in row.missing]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 
 from archive.models import Step
@@ -13,9 +14,14 @@ from tasks.failures import FINISH
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """All that the recipe of one part takes: raw frames by tag, calibrations by PRO.CATG, and how it is recorded."""
+    """All that the recipe of one part takes: raw frames by tag, calibrations by PRO.CATG, and how it is recorded.
+
+    ``version`` is that of the step's identity, which tells the engine.
+    """
 
     recipe: Recipe
+    version: str
+    night: date
     params: Params
     raws: Mapping[str, list[Path]]
     calibrations: Mapping[str, Path]
@@ -44,6 +50,8 @@ def work_of(step: Step, channel: int) -> Work:
     products = {use.tag: use.product for use in step.uses if use.product}
     return Work(
         recipe=recipe,
+        version=step.recipe_version,
+        night=step.group.night,
         params=params,
         raws=raws,
         calibrations={tag: Path(product.path) for tag, product in products.items()},

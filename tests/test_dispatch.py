@@ -17,7 +17,7 @@ from archive.states import PartState, StepState, move
 from tasks.app import make_app
 from tasks.dispatch import dispatch
 from tasks.failures import FINISH
-from tasks.settings import Settings
+from tasks.settings import Settings, WorkerSettings
 
 RESEND = timedelta(seconds=20)
 CHANNELS = (1, 2, 3)
@@ -54,7 +54,9 @@ def queue_step(registry: Registry, number: int = 0, priority: int = 5) -> int:
 
 
 def send(registry: Registry, app: Celery, seconds: float = 0) -> int:
-    return dispatch(registry, app, NOW + timedelta(seconds=seconds), resend=RESEND)
+    return dispatch(
+        registry, app, NOW + timedelta(seconds=seconds), WorkerSettings(resend_seconds=RESEND.total_seconds())
+    )
 
 
 def change(registry: Registry, step_id: int, state: PartState, *channels: int) -> None:

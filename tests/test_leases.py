@@ -95,7 +95,9 @@ class TestClaim:
         part = read(registry, part_id)
         assert (part.state, part.attempt, part.worker) == (PartState.RUNNING, 1, str(this_worker()))
         assert part.lease_until == NOW + timedelta(seconds=30)
-        assert claimed == Claim(part_id=part_id, step_id=part.step_id, channel=1, attempt=1, worker=part.worker)
+        assert claimed == Claim(
+            part_id=part_id, step_id=part.step_id, channel=1, attempt=1, worker=part.worker, version="1"
+        )
         with registry.read() as session:
             step = session.get_one(Step, part.step_id)
             assert (step.state, step.started) == (StepState.RUNNING, NOW)

@@ -16,7 +16,7 @@ from whole_daemon import wait_until
 
 from daemon import pool
 from daemon.broker import EmbeddedRedis
-from tasks.settings import WorkerSettings
+from tasks.settings import Settings
 
 GIGABYTE = 1 << 30
 SHUTDOWN = 6.0  # seconds that the workers here give their parts
@@ -55,11 +55,14 @@ sys.exit(pool.run_pool(Settings(broker=BrokerSettings(url=sys.argv[1]), worker=W
     ids=["as many as cores", "as many as fit into memory", "never none"],
 )
 def test_as_many_parts_at_once_as_the_machine_holds(cores: int, memory: int, parts: int) -> None:
-    assert pool.concurrency_of(WorkerSettings(memory_limit_mb=2000), cores=cores, memory=memory) == parts
+    assert (
+        pool.concurrency_of(Settings.model_validate({"worker": {"memory_limit_mb": 2000}}), cores=cores, memory=memory)
+        == parts
+    )
 
 
 def test_the_setting_goes_first() -> None:
-    assert pool.concurrency_of(WorkerSettings(concurrency=7), cores=2, memory=GIGABYTE) == 7
+    assert pool.concurrency_of(Settings.model_validate({"worker": {"concurrency": 7}}), cores=2, memory=GIGABYTE) == 7
 
 
 def test_a_silent_loop_hangs_unless_the_broker_is_away() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from tasks.cascade import RECIPES
-from tasks.settings import Settings, SettingsError, load_settings
+from tasks.cascade import RECIPES, STEPS_BY_NAME
+from tasks.settings import Settings, SettingsError, StepSettings, load_settings
 
 DOCUMENTED = Path(__file__).parent.parent / "settings.toml"
 
@@ -28,6 +28,7 @@ def defaults() -> dict[str, object]:
     for name, section in Settings.model_fields.items():
         if isinstance(section.default, BaseModel):
             found[name] = section.default.model_dump(mode="json")
+    found["steps"] = {name: StepSettings().model_dump(mode="json") for name in STEPS_BY_NAME}
     found["recipes"] = {name: asdict(recipe.params()) for name, recipe in RECIPES.items()}
     return found
 
@@ -66,6 +67,9 @@ def test_documented_file_is_accepted_and_changes_nothing() -> None:
         ("[recipes.muse_bias]\nlsigma = -1.0", "below its least value"),
         ("[recipes.muse_bias]\nsigma = 3.0", "sigma is not a parameter"),
         ("[recipes.muse_biass]\nlsigma = 3.0", "there is no recipe muse_biass"),
+        ("[steps.bias]\nengine = 'gasgano'", "steps.bias.engine = 'gasgano' cannot be used"),
+        ("[steps.bias]\nengin = 'esorex'", "steps.bias.engin is not a setting"),
+        ("[steps.lunch]\nengine = 'esorex'", "there is no step lunch; there are bias, dark, flat"),
         ("watch = 3", "watch = 3 cannot be used"),
         ("[watch", "cannot be read"),
     ],

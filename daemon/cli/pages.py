@@ -9,6 +9,8 @@ from rich.text import Text
 
 from daemon.cli.output import cell, channels_text, duration_text, size_text, table
 from daemon.report import Fate, NightReport, ProductLine
+from tasks.engines import engine_of
+from tasks.settings import Engine
 
 if TYPE_CHECKING:
     from daemon.demo import Demonstration
@@ -206,7 +208,7 @@ def night_page(report: NightReport) -> list[RenderableType]:
             ("step", "state", "frames", "channels", "CPU", "start", "wall", "in all"),
             [
                 (
-                    f"{step.step} {step.name}", step.state, step.frames, step.channels or None,
+                    f"{step.step} {step.name}{_engine(step.version)}", step.state, step.frames, step.channels or None,
                     *map(_seconds, (step.cpu or None, step.reaction, step.wall, step.arrival_to_product)),
                 )
                 for step in report.steps
@@ -220,6 +222,11 @@ def night_page(report: NightReport) -> list[RenderableType]:
         page += ["", *_product_lines(line)]
     page += ["", table("Ledger", ("fate", "files"), [*ledger, ("received", len(report.entries))], right=("files",)), ""]
     return [*page, balance_text(report)]
+
+
+def _engine(version: str) -> str:
+    """Return the engine of a step to be told behind its name, '' for our own recipes."""
+    return f" ({version})" if engine_of(version) is Engine.ESOREX else ""
 
 
 def demonstration_page(given: "Demonstration", folder: Path) -> list[RenderableType]:

@@ -8,6 +8,7 @@ from archive.night import time_of
 from archive.states import PartState
 from daemon.cli.identifiers import Subject, label
 from tasks.cascade import RECIPES, RULES, STEPS, STEPS_BY_TAG, Need
+from tasks.engines import engine_of
 
 Record = dict[str, Any]
 
@@ -125,6 +126,7 @@ def _step(row: Step) -> Record:
         "state": row.state,
         "priority": row.priority,
         "recipe": f"{row.recipe} {row.recipe_version}".strip(),
+        "engine": engine_of(row.recipe_version) if row.recipe else "",
         "parameters": row.parameters,
         "missing": row.missing,
         "stale": row.stale,
