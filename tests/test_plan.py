@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from small_night import MORNING, World
 
+from archive.models import Product
 from archive.registry import Registry
 from archive.setup import Setup
 from archive.states import Certification, GroupState, PartState, StepState
@@ -378,3 +379,33 @@ def test_an_illumination_flat_is_near_in_time_and_temperature(others: list[Compa
     [wanted] = STEPS_BY_NAME["twilight"].companions
     found = companion_for(group, wanted, others)
     assert (found and found.frame_id) == chosen
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_line_spread_function_is_made_of_arcs_only_if_wanted(make_world: MakeWorld, wanted: bool) -> None:  # noqa: FBT001 - both cases
+    world = make_world(plan={"lsf_from_arcs": wanted})
+    with world.registry.begin() as session:
+        session.add(
+            Product(
+                catg="LINE_CATALOG", name="MU_GLNC_140101A_line_cat.fits", dp_id="M.MUSE.1", path="", size=1,
+                digest="0" * 64, night=MORNING.date(), mjd=56658.0, setup=Setup(), static=True, created=MORNING,
+            )
+        )  # fmt: skip
+    world.template(Tag.BIAS, MORNING)
+    world.template(Tag.FLAT, FLATS)
+    for number, lamp in enumerate((3, 3, 3, 4, 4, 4, 5, 5, 5), start=1):
+        lit = {f"ESO INS LAMP{lamp} ST": True, f"ESO INS SHUT{lamp} ST": True}
+        world.arrive(Tag.ARC, FLATS + timedelta(minutes=20), number, 9, cards=lit)
+    world.settle()
+    [wavecal] = world.steps("wavecal")
+    assert wavecal.state is StepState.DONE
+    found = world.steps("lsf")
+    assert len(found) == wanted
+    for lsf in found:
+        assert lsf.state is StepState.DONE
+        assert lsf.group_id == wavecal.group_id
+        assert [use.tag for use in lsf.uses if use.frame] == ["ARC"] * 9
+        assert world.used(lsf, "WAVECAL_TABLE") == f"WAVECAL_TABLE of step {wavecal.id}"
+    world.arrive(Tag.ARC, FLATS + timedelta(minutes=20), 9, 9, version=2, cards=lit)
+    world.settle()
+    assert len(world.steps("lsf")) == 2 * wanted  # remade with the new version of its last frame
