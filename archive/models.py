@@ -111,8 +111,10 @@ class Arrival(Row):
     frame_id: Mapped[int | None] = mapped_column(ForeignKey("frame.id"), index=True)
     first_seen: Mapped[datetime]
     settled: Mapped[datetime | None]
+    product_id: Mapped[int | None] = mapped_column(ForeignKey("product.id"), index=True)  # of a static calibration
 
     frame: Mapped["Frame | None"] = relationship(back_populates="arrivals")
+    product: Mapped["Product | None"] = relationship(back_populates="arrivals")
 
 
 class Frame(HasSetup, Row):
@@ -170,7 +172,10 @@ class Group(Row):
     reason: Mapped[str] = mapped_column(default="")  # what is missing, or how it was closed
     last_arrival: Mapped[datetime]
     closes: Mapped[datetime]  # end of the grace time
+    partner_id: Mapped[int | None] = mapped_column(ForeignKey("group.id"), index=True)  # of the monthly pair
+    released: Mapped[datetime | None]  # when the pair was let go on; from then on it stays this pair
 
+    partner: Mapped["Group | None"] = relationship(remote_side="Group.id")
     frames: Mapped[list[Frame]] = relationship(back_populates="group", order_by="Frame.mjd, Frame.id")
     steps: Mapped[list["Step"]] = relationship(back_populates="group")
 
@@ -241,7 +246,10 @@ class Part(Row):
 
 
 class Product(HasSetup, Row):
-    """One archived file: a master calibration (with its step) or a static one (without)."""
+    """One archived file: a master calibration or a static one; what was brought from outside has no step.
+
+    An ASTROMETRY_WCS names by ``geometry_id`` the GEOMETRY_TABLE that it was made with: the monthly pair.
+    """
 
     __tablename__ = "product"
     __table_args__ = (Index("product_by_catg_time", "catg", "mjd"),)
@@ -259,11 +267,17 @@ class Product(HasSetup, Row):
     channels: Mapped[list[Any]] = mapped_column(default=list)
     certification: Mapped[Certification] = mapped_column(_states(Certification), default=Certification.PROVISIONAL)
     score: Mapped[str] = mapped_column(String(8), default="")  # green, yellow, red; '' while nothing was scored
-    static: Mapped[bool] = mapped_column(default=False)
+    static: Mapped[bool] = mapped_column(default=False)  # valid from ``mjd`` on instead of around it
     # Whether the planner has weighed it for the steps already done; whoever changes the certification clears it.
     reviewed: Mapped[bool] = mapped_column(default=False, index=True)
     created: Mapped[datetime]
+    # Version of an STD_RESPONSE, 1 or 2: 2 is of data from which the lamp spectrum of the flat was taken out.
+    response: Mapped[int | None] = mapped_column(sort_order=1)
+    geometry_id: Mapped[int | None] = mapped_column(ForeignKey("product.id"), index=True, sort_order=1)
 
+    geometry: Mapped["Product | None"] = relationship(remote_side="Product.id", back_populates="solutions")
+    solutions: Mapped[list["Product"]] = relationship(back_populates="geometry", order_by="Product.id")
+    arrivals: Mapped[list[Arrival]] = relationship(back_populates="product", order_by=Arrival.id)
     step: Mapped[Step | None] = relationship(back_populates="products")
     measurements: Mapped[list["Measurement"]] = relationship(back_populates="product")
 

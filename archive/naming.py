@@ -5,6 +5,7 @@ measurement, version letter, setting. ESO's list of codes is known in part; ``So
 which are our own choice. docs/names.md lists them all.
 """
 
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,10 @@ class Code:
     source : Source
     label : str
         What ESO writes between version and setting of a static file.
+    until : float
+        Of a static file: only exposures before this Modified Julian Date may take it.
+    obsolete : bool
+        Of a static file: no pipeline takes it any more; it is kept and never handed out.
     """
 
     code: str
@@ -44,6 +49,8 @@ class Code:
     keys: tuple[SetupKey, ...]
     source: Source = Source.OURS
     label: str = ""
+    until: float = math.inf
+    obsolete: bool = False
 
 
 _ESO, _OURS = Source.ESO, Source.OURS
@@ -97,15 +104,20 @@ STATIC_CODES: Mapping[str, Code] = MappingProxyType(
         "STD_RESPONSE": Code("GSDR", "instrument response", _SKY, _ESO, "std_response"),
         "STD_FLUX_TABLE": Code("GSFT", "fluxes of standard stars", (), _ESO, "stdflux_table"),
         "SKY_LINES": Code("GSKL", "sky emission lines", (), _ESO, "sky_lines"),
-        "VIGNETTING_MASK": Code("GVIM", "vignetted corner, for data before 2017-03-11", (), _ESO, "vignetting_mask"),
+        "VIGNETTING_MASK": Code(
+            # The page has it for data before 2018-01-01, OCA-W before 2017-03-11, when the instrument got its baffle.
+            "GVIM", "vignetted corner, for data before 2017-03-11", (), _ESO, "vignetting_mask", until=57823.0,
+        ),
         "LSF_PROFILE": Code("GLSP", "line spread function", _PROFILE, _ESO, "lsf_profile"),
-        "LSF_TABLE": Code("GLST", "line spread function, obsolete", (), _ESO, "lsf_table"),
-        "LSF_CUBE": Code("GLSC", "line spread function as cube, obsolete", _PROFILE, _ESO, "lsf_cube"),
+        "LSF_TABLE": Code("GLST", "line spread function, obsolete", (), _ESO, "lsf_table", obsolete=True),
+        "LSF_CUBE": Code(
+            "GLSC", "line spread function as cube, obsolete", _PROFILE, _ESO, "lsf_cube", obsolete=True
+        ),
         "NONLINEARITY_GAIN": Code("GNLG", "gain and non-linearity of the ports", _CHIP, _OURS, "nonlinearity_gain"),
         "TELLURIC_REGIONS": Code("GTLR", "wavelength ranges of telluric absorption", (), _OURS, "telluric_regions"),
         "MASK_CHECK": Code("GMSK", "reference image of the mask", (), _OURS, "mask_check"),
     }
-)
+)  # fmt: skip
 _CATEGORIES = {code.code: catg for table in (PRODUCT_CODES, STATIC_CODES) for catg, code in table.items()}
 
 # ESO's word for the readout of the scientific mode, seen in the names of its static files (lsf_profile_slow_wfm-n).
@@ -183,9 +195,22 @@ def parse_name(name: str) -> ProductName:
     )
 
 
+def with_letter(name: str, letter: str) -> str:
+    """Return a product's name with another version letter.
+
+    Raises
+    ------
+    ValueError
+        It is no name of a product, or that is no letter.
+    """
+    letter_number(letter)
+    parts = parse_name(name)
+    return name.replace(f"_{parts.day:%y%m%d}{parts.letter}", f"_{parts.day:%y%m%d}{letter}", 1)
+
+
 def next_letter(taken: Iterable[str]) -> str:
     """Return the version after the highest one taken: A to Z, then AA, AB and so on; gaps stay gaps."""
-    number = max(map(_number, taken), default=0) + 1
+    number = max(map(letter_number, taken), default=0) + 1
     letter = ""
     while number:
         number, digit = divmod(number - 1, 26)
@@ -272,13 +297,19 @@ def _name(codes: Mapping[str, Code], catg: str, day: date, letter: str, setup: S
         raise ValueError(f"there is no product code for {catg}; add one to archive/naming.py.")
     if not 2000 <= day.year <= 2099:
         raise ValueError(f"the date {day} cannot be written as YYMMDD; 2000 to 2099 can.")
-    _number(letter)
+    letter_number(letter)
     code = codes[catg]
     parts = ["MU", code.code, f"{day:%y%m%d}{letter}", code.label, setting_of(setup, code.keys)]
     return "_".join(part for part in parts if part) + ".fits"
 
 
-def _number(letter: str) -> int:
+def letter_number(letter: str) -> int:
+    """Return which version a letter is: 1 for A, 26 for Z, 27 for AA.
+
+    Raises
+    ------
+    ValueError
+    """
     if not re.fullmatch("[A-Z]+", letter):
         raise ValueError(f"the version {letter!r} is not one of A to Z, AA and so on.")
     number = 0

@@ -3,18 +3,24 @@
 The choice is total and deterministic: whatever the candidates and whatever their order, it ends with the same one.
 Among those that may be used the closest in time is taken; how far that is gives the association level, as ESO's
 EDPS has it: 0 within the calibration plan, 1 sufficient, 2 probably acceptable, 3 with a significant risk.
+
+A static calibration is valid from its day until the next of its type and setup: of those that have begun the newest is
+the closest. Where a type comes both as static and from frames, one from frames goes before a static one if it is
+certified, within its levels, and closer in time than the day from which the static one is valid; not certified, it is
+taken only where no static one is valid.
 """
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Row, Select, or_, select
+from sqlalchemy.orm import Session, aliased
 
 from archive.models import Product
+from archive.naming import STATIC_CODES, letter_number, parse_name
 from archive.setup import Setup, SetupKey
 from archive.states import Certification
 
@@ -53,7 +59,16 @@ class Candidate:
     static : bool
         Valid from ``mjd`` on instead of around it.
     made : float
-        When it was made, any unit that grows with time: of two makes of the same frames the later one is taken.
+        When it was made, any unit that grows with time, or which version a static one is: of two makes of the same
+        frames, or of the same day, the later one is taken.
+    response : int or None
+        Version of an STD_RESPONSE.
+    until : float
+        Only exposures before this Modified Julian Date may take it.
+    obsolete : bool
+        No pipeline takes its type any more.
+    paired : bool
+        False for half of a monthly pair whose other half is not there, or was rejected.
     """
 
     product_id: int | None
@@ -63,14 +78,22 @@ class Candidate:
     certification: Certification = Certification.PROVISIONAL
     static: bool = False
     made: float = 0.0
+    response: int | None = None
+    until: float = math.inf
+    obsolete: bool = False
+    paired: bool = True
 
 
 class Cause(StrEnum):
     """Why a candidate was not chosen."""
 
     REJECTED = "rejected"  # its certification
+    OBSOLETE = "obsolete"  # its type
+    UNPAIRED = "unpaired"  # half of a monthly pair
     SETUP = "setup"  # a key that must be equal differs
+    RESPONSE = "response"  # a response of the other version
     FUTURE = "future"  # a static calibration whose validity begins later
+    PAST = "past"  # a static calibration whose validity has ended
     WINDOW = "window"  # beyond the last level
     SECOND = "second"  # it could be used, but another one is better
 
@@ -126,7 +149,8 @@ class Choice:
 
 # What one usable candidate can be worse in than another, in the order in which it is looked at; see _rank.
 _WORSE = (
-    "is of a worse level",
+    "is not certified, as a static one is",
+    "is not of this mode alone",
     "is farther in time",
     "is not certified",
     "is later",
@@ -137,6 +161,9 @@ _WORSE = (
 )
 
 
+_Rank = tuple[Any, ...]
+
+
 def choose(
     candidates: Iterable[Candidate],
     *,
@@ -144,11 +171,14 @@ def choose(
     mjd: float,
     keys: tuple[SetupKey, ...],
     levels: tuple[Level, ...],
+    beside_statics: bool = False,
+    response: int | None = None,
 ) -> Choice:
     """Choose the best candidate for an exposure.
 
-    It is not rejected, its setup has equal ``keys``, it lies within the first level that any has reached, and it is
-    the closest in time there; of equally close ones the certified, then the earlier, then the later made.
+    It is not rejected, its setup has equal ``keys``, it lies within the levels, and it is the closest in time there; of
+    equally close ones the certified, then the earlier, then the later made. A static one that is valid has the first
+    level, however long ago it began; one for the mode of the exposure alone goes before one for its family of modes.
 
     Parameters
     ----------
@@ -159,45 +189,64 @@ def choose(
         What must be equal.
     levels : tuple of Level
         Windows from the narrowest to the widest; the first that holds a candidate is its level.
+    beside_statics : bool
+        The type comes as static too: static and certified ones go before all others.
+    response : int, optional
+        Version of an STD_RESPONSE that is needed.
 
     Returns
     -------
     Choice
         Refusals in the order of their distance in time.
     """
-    usable: list[Match] = []
+    usable: list[tuple[_Rank, Match]] = []
     refusals: list[Refusal] = []
     for candidate in candidates:
-        verdict = _judge(candidate, setup, mjd, keys, levels)
+        verdict = _judge(candidate, setup, mjd, keys, levels, response)
         if isinstance(verdict, Match):
-            usable.append(verdict)
+            usable.append((_rank(verdict, setup, keys, beside_statics=beside_statics), verdict))
         else:
             refusals.append(verdict)
-    usable.sort(key=_rank)
-    refusals += [_second(match, usable[0]) for match in usable[1:]]
+    usable.sort(key=lambda ranked: ranked[0])
+    refusals += [_second(ranked, usable[0]) for ranked in usable[1:]]
     refusals.sort(key=_distance)
-    return Choice(best=usable[0] if usable else None, refusals=tuple(refusals))
+    return Choice(best=usable[0][1] if usable else None, refusals=tuple(refusals))
 
 
 def _judge(
-    candidate: Candidate, setup: Setup, mjd: float, keys: tuple[SetupKey, ...], levels: tuple[Level, ...]
+    candidate: Candidate,
+    setup: Setup,
+    mjd: float,
+    keys: tuple[SetupKey, ...],
+    levels: tuple[Level, ...],
+    response: int | None,
 ) -> Match | Refusal:
     days = candidate.mjd - mjd
-    level = next((level for level in levels if abs(days) < level.days), None)
+    level = _level(candidate, days, levels)
     limit = max((level.days for level in levels), default=0.0)
-    differences = setup.differences(candidate.setup, keys)
+    differences = {
+        key: values
+        for key, values in setup.differences(candidate.setup, keys).items()
+        if not setup.served_by(candidate.setup, SetupKey(key))
+    }
     if candidate.certification is Certification.REJECTED:
         cause, reason = Cause.REJECTED, "was judged and rejected"
+    elif candidate.obsolete:
+        cause, reason = Cause.OBSOLETE, "is of a type that no recipe takes any more"
+    elif not candidate.paired:
+        cause, reason = Cause.UNPAIRED, "is half of a pair whose astrometric solution is not there"
     elif differences:
         cause, reason = Cause.SETUP, f"has {_told(differences)}"
+    elif response is not None and candidate.product_id is not None and candidate.response != response:
+        cause, reason = Cause.RESPONSE, f"is a response of version {candidate.response}, version {response} is needed"
     elif candidate.static and days > 0:
         cause, reason = Cause.FUTURE, f"is valid only from {days:.2f} d after the exposure on"
+    elif mjd >= candidate.until:
+        cause, reason = Cause.PAST, f"was valid only until {mjd - candidate.until:.2f} d before the exposure"
     elif level is None:
         cause, reason = Cause.WINDOW, f"is {abs(days):.2f} d {_side(days)} the exposure, the limit is {limit:g} d"
     else:
-        others = tuple(key for key in SetupKey if key not in keys)
-        unlike = setup.differences(candidate.setup, others)
-        return Match(candidate=candidate, level=level.level, days=days, differences=unlike)
+        return Match(candidate=candidate, level=level.level, days=days, differences=_unlike(candidate, setup))
     return Refusal(
         candidate=candidate,
         cause=cause,
@@ -207,8 +256,21 @@ def _judge(
     )
 
 
-def _second(match: Match, best: Match) -> Refusal:
-    ranks = zip(_WORSE, _rank(match), _rank(best), strict=True)
+def _level(candidate: Candidate, days: float, levels: tuple[Level, ...]) -> Level | None:
+    if candidate.static and -math.inf < days <= 0:
+        return levels[0] if levels else None
+    return next((level for level in levels if abs(days) < level.days), None)
+
+
+def _unlike(candidate: Candidate, setup: Setup) -> Mapping[str, tuple[str | int, str | int]]:
+    """Return in what a candidate differs although it may be used; what a static one leaves open is no difference."""
+    differences = setup.differences(candidate.setup, tuple(SetupKey))
+    return {key: both for key, both in differences.items() if not (candidate.static and both[1] in ("", 0))}
+
+
+def _second(ranked: "tuple[_Rank, Match]", first: "tuple[_Rank, Match]") -> Refusal:
+    (rank, match), (best_rank, best) = ranked, first
+    ranks = zip(_WORSE, rank, best_rank, strict=True)
     worse = next((worse for worse, ours, others in ranks if ours != others), "stands here twice")
     reason = f"{_placed(match)} could be used, but {worse}: {_placed(best)} is taken."
     return Refusal(candidate=match.candidate, cause=Cause.SECOND, reason=reason, days=match.days)
@@ -219,10 +281,12 @@ def _distance(refusal: Refusal) -> tuple[float, str, int]:
     return distance, refusal.candidate.name, refusal.candidate.product_id or 0
 
 
-def _rank(match: Match) -> tuple[Any, ...]:
+def _rank(match: Match, setup: Setup, keys: tuple[SetupKey, ...], *, beside_statics: bool) -> _Rank:
     candidate = match.candidate
+    vouched = candidate.static or candidate.certification is Certification.CERTIFIED
     return (
-        match.level,
+        beside_statics and not vouched,
+        bool(setup.differences(candidate.setup, keys)),
         abs(match.days),
         candidate.certification is not Certification.CERTIFIED,
         candidate.mjd,
@@ -263,23 +327,82 @@ def candidates(session: Session, catg: str, *, mjd: float, days: float) -> list[
     days : float
         Widest window; inf for every product of the type.
     """
-    rows = select(*_COLUMNS).where(Product.catg == catg)
-    if math.isinf(days):
-        return [_candidate(row) for row in session.execute(rows)]
+    rows = select(*_COLUMNS, HAS_SOLUTION.label("solved")).where(Product.catg == catg)
     first, last = mjd - days, mjd + days
-    queries = (
-        rows.where(Product.mjd.between(first, last)),
-        rows.where(Product.mjd < first).order_by(Product.mjd.desc()).limit(NEIGHBOURS),
-        rows.where(Product.mjd > last).order_by(Product.mjd).limit(NEIGHBOURS),
+    near: Select[Any] = rows.where(or_(Product.static, Product.mjd.between(first, last)))
+    queries = [near]
+    if math.isfinite(days):
+        beyond = rows.where(Product.static.is_(False))
+        queries.append(beyond.where(Product.mjd < first).order_by(Product.mjd.desc()).limit(NEIGHBOURS))
+        queries.append(beyond.where(Product.mjd > last).order_by(Product.mjd).limit(NEIGHBOURS))
+    return [candidate_of(row, solved=row.solved) for query in queries for row in session.execute(query)]
+
+
+def astrometry_for(session: Session, geometry: Product, *, setup: Setup, mjd: float) -> Choice:
+    """Choose the astrometric solution that was made with a geometry table: no other one may go with it.
+
+    Parameters
+    ----------
+    geometry : Product
+        The GEOMETRY_TABLE that was chosen for the exposure. The solution is valid for as long as that is.
+    setup, mjd
+        Of the exposure.
+    """
+    rows = select(*_COLUMNS).where(Product.geometry_id == geometry.id)
+    return choose(
+        [replace(candidate_of(row, solved=True), mjd=geometry.mjd) for row in session.execute(rows)],
+        setup=setup,
+        mjd=mjd,
+        keys=(SetupKey.OPTICS,),
+        levels=(Level(math.inf, 0),),
+        beside_statics=True,
     )
-    return [_candidate(row) for query in queries for row in session.execute(query)]
 
 
-_COLUMNS = (Product.id, Product.name, Product.mjd, Product.certification, Product.static, Product.created,
-            *(getattr(Product, key) for key in SetupKey))  # fmt: skip
+def siblings(session: Session, product: Product) -> list[Product]:
+    """Return the files of a static calibration that comes as one a channel: of each channel the latest version.
+
+    Of any other product it is the product alone.
+    """
+    if not product.static or len(product.channels) != 1:
+        return [product]
+    alike = (Product.catg == product.catg, Product.static, Product.mjd == product.mjd)
+    best: dict[int, Product] = {}
+    for other in session.scalars(select(Product).where(*alike).order_by(Product.id)):
+        usable = other.certification is not Certification.REJECTED and other.setup == product.setup
+        if usable and len(other.channels) == 1:
+            before = best.setdefault(other.channels[0], other)
+            if letter_number(parse_name(other.name).letter) > letter_number(parse_name(before.name).letter):
+                best[other.channels[0]] = other
+    return [best[channel] for channel in sorted(best)]
 
 
-def _candidate(row: Row[Any]) -> Candidate:
+_solution = aliased(Product)
+# Whether a geometry table has an astrometric solution that was made with it and may be used.
+HAS_SOLUTION = (
+    select(_solution.id)
+    .where(_solution.geometry_id == Product.id, _solution.certification != Certification.REJECTED)
+    .exists()
+)
+_COLUMNS = (
+    Product.id, Product.name, Product.catg, Product.mjd, Product.certification, Product.static, Product.created,
+    Product.response, Product.step_id, Product.geometry_id, *(getattr(Product, key) for key in SetupKey),
+)  # fmt: skip
+
+
+def candidate_of(row: Product | Row[Any], *, solved: bool) -> Candidate:
+    """Return what the choice has to know of a product.
+
+    Parameters
+    ----------
+    solved : bool
+        ``HAS_SOLUTION`` of it.
+    """
+    static = STATIC_CODES.get(row.catg) if row.static else None
+    paired = {
+        "GEOMETRY_TABLE": row.step_id is None or solved,  # what comes from outside is whole as it is
+        "ASTROMETRY_WCS": row.geometry_id is not None,
+    }
     return Candidate(
         product_id=row.id,
         name=row.name,
@@ -287,5 +410,9 @@ def _candidate(row: Row[Any]) -> Candidate:
         setup=Setup.of(*(getattr(row, key) for key in SetupKey)),
         certification=row.certification,
         static=row.static,
-        made=row.created.timestamp(),
+        made=letter_number(parse_name(row.name).letter) if static else row.created.timestamp(),
+        response=row.response,
+        until=static.until if static else math.inf,
+        obsolete=static.obsolete if static else False,
+        paired=paired.get(row.catg, True),
     )

@@ -1,7 +1,9 @@
 """The instrument setup of a frame or product: what calibrations are matched and named by."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Self
 
 
@@ -15,6 +17,13 @@ class SetupKey(StrEnum):
     BINY = "biny"  # DET.BINY
     FILTER = "filter"  # INS.OPTI1.NAME, Blue or Blue-Na2
     OPTICS = "optics"  # INS.OPTI2.NAME, WFM or NFM
+
+
+# What ESO's names of static calibrations call a mode is a range of wavelengths: the file serves with adaptive optics
+# and without. Source: ESO's page of static calibrations has wfm-n and wfm-e alone; OCA-O leaves the optics out too.
+MODE_FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {"WFM-N": ("WFM-NOAO-N", "WFM-AO-N"), "WFM-E": ("WFM-NOAO-E", "WFM-AO-E")}
+)
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -46,3 +55,8 @@ class Setup:
     def differences(self, other: "Setup", keys: tuple[SetupKey, ...]) -> dict[str, tuple[str | int, str | int]]:
         """Return each key among ``keys`` whose values differ, with this value and the other's."""
         return {key.value: (self.value(key), other.value(key)) for key in keys if self.value(key) != other.value(key)}
+
+    def served_by(self, other: "Setup", key: SetupKey) -> bool:
+        """Return whether a calibration of another setup serves this one by a key: equal, or its family of modes."""
+        family = MODE_FAMILIES.get(other.mode, ()) if key is SetupKey.MODE else ()
+        return self.value(key) == other.value(key) or self.value(key) in family

@@ -79,6 +79,22 @@ class Store:
             target.chmod(READ_ONLY)
         return target
 
+    def keep_static(self, path: Path, name: str, *, transfer: Transfer) -> Path:
+        """Put a static calibration in its place, read-only, and return that; ``path`` itself stays until ``let_go``.
+
+        Its place is in the archive whatever the transfer is: it has to be there for every night to come.
+
+        Raises
+        ------
+        FileExistsError
+            Another content has this name.
+        """
+        target = self.statics / safe_file_name(name)
+        foreign = path.is_symlink() or path.stat().st_uid != os.geteuid()
+        _place(path, target, own_bytes=foreign or transfer is not Transfer.MOVE)
+        target.chmod(READ_ONLY)
+        return target
+
     def let_go(self, path: Path, kept: Path, *, transfer: Transfer = Transfer.MOVE) -> None:
         """Remove an incoming file whose content is in the archive as ``kept``, if the transfer is a move.
 

@@ -18,7 +18,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from archive.models import Arrival, Frame, Group, Measurement, Product, Step
-from archive.night import mjd_of, night_of
+from archive.night import mjd_of, night_of, time_of
 from archive.states import ArrivalState, GroupState, StepState
 from tasks.cascade import RECIPES, STEPS, STEPS_BY_NAME, STEPS_BY_TAG, CascadeStep, Tag
 
@@ -39,6 +39,7 @@ class Fate(StrEnum):
     CANCELLED = "cancelled"
     INCOMPLETE = "incomplete"  # its group ended below the minimum
     NO_RECIPE = "no recipe yet"  # the cascade has a step for it, the recipe is not written
+    STATIC = "static calibration"  # in the archive, for every night of its time
     NOT_PROCESSED = "not processed"  # recognised; the cascade has no step for it
     UNKNOWN = "unknown"  # no rule recognises it
     DUPLICATE = "duplicate"
@@ -195,7 +196,7 @@ def ledger_entry(arrival: Arrival) -> Entry:
         arrival=f"A{arrival.id}",
         file=Path(arrival.path).name,
         received=arrival.first_seen,
-        tag=arrival.frame.tag if arrival.frame else "",
+        tag=arrival.frame.tag if arrival.frame else arrival.product.catg if arrival.product else "",
         fate=fate,
         reason=reason,
     )
@@ -226,8 +227,11 @@ def _fate(arrival: Arrival) -> tuple[Fate, str]:
             return Fate.DUPLICATE, arrival.reason or "The same content was here before."
         case ArrivalState.INGESTED if arrival.frame:
             return _fate_of_frame(arrival.frame)
+        case ArrivalState.INGESTED if arrival.product:
+            product = arrival.product
+            return Fate.STATIC, f"It is P{product.id}, valid from {time_of(product.mjd):%Y-%m-%d} on."
         case _:
-            return Fate.UNEXPLAINED, "It counts as taken in, but the registry has no frame for it."
+            return Fate.UNEXPLAINED, "It counts as taken in, but the registry has nothing for it."
 
 
 def _fate_of_frame(frame: Frame) -> tuple[Fate, str]:

@@ -229,7 +229,8 @@ class Watcher:
             self._arrivals.take(path, left)
         self._taken += 1
         self._note_time("last_take")
-        log.info("file taken", file=path.name, state=str(taken.state), frame=taken.frame_id, reason=taken.reason)
+        subject = {"product": taken.product_id} if taken.product_id else {"frame": taken.frame_id}
+        log.info("file taken", file=path.name, state=str(taken.state), reason=taken.reason, **subject)
 
     def _postpone(self, path: Path, reason: str, *, stalled: bool = False) -> None:
         if self._arrivals.postponed.get(path) != reason:  # said once

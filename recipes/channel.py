@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from recipes.diskarray import DiskArray
-from recipes.fits import FileSource, open_image, open_source, open_stack, read_table
+from recipes.fits import AbsentChannel, FileSource, open_image, open_source, open_stack, read_table
 from recipes.headers import Hdu, Header, read_hdus
 from recipes.muse import extension_name
 from recipes.products import NOT_INHERITED, OF_CHANNEL, POINTERS, copied, primary_header, sealed, write_product
@@ -271,11 +271,15 @@ def identify(path: Path, identity: Identity, *, channels_missing: Sequence[int] 
 
 
 def _tables(calibrations: Mapping[str, Path], channel: int, scratch: Path) -> dict[str, TableSource]:
-    return {
-        tag: read_table(path, channel, scratch=scratch)
-        for tag, path in calibrations.items()
-        if not tag.startswith("MASTER_") and tag not in SEVERAL_EXTENSIONS
-    }
+    tables = {}
+    for tag, path in calibrations.items():
+        if not tag.startswith("MASTER_") and tag not in SEVERAL_EXTENSIONS:
+            try:
+                tables[tag] = read_table(path, channel, scratch=scratch)
+            except AbsentChannel:
+                if tag != "BADPIX_TABLE":  # a channel that it does not list has no bad pixels. Source: MP
+                    raise
+    return tables
 
 
 def _files(calibrations: Mapping[str, Path], scratch: Path) -> dict[str, FileSource]:

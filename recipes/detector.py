@@ -239,17 +239,19 @@ def count_saturated(dq: Flags, prefix: str) -> Measurement:
 def known_flags(channel: Channel) -> NDArray[np.uint16]:
     """Return the flags of the trimmed detector that a BADPIX_TABLE knows of; none are set without such a table.
 
-    Positions in the table count from 1 on the raw frame.
+    Positions in the table count from 1 on the raw frame; those outside of it are passed over, as in MP.
     """
     detector = channel.detector
     flags = np.zeros(detector.shape, np.uint16)
     if "BADPIX_TABLE" in channel.tables:
         table = channel.tables["BADPIX_TABLE"].table
         raw = np.zeros(detector.raw_shape, np.uint16)
-        np.bitwise_or.at(raw, (table["ypos"] - 1, table["xpos"] - 1), narrowed(table["status"]))
+        rows, columns = table["ypos"] - 1, table["xpos"] - 1
+        inside = (rows >= 0) & (rows < raw.shape[0]) & (columns >= 0) & (columns < raw.shape[1])
+        np.bitwise_or.at(raw, (rows[inside], columns[inside]), narrowed(table["status"][inside]))
         for quadrant in Quadrant:
-            inside, outside = detector.trimmed(quadrant), detector.data(quadrant)
-            flags[inside.rows, inside.columns] = raw[outside.rows, outside.columns]
+            trimmed, data = detector.trimmed(quadrant), detector.data(quadrant)
+            flags[trimmed.rows, trimmed.columns] = raw[data.rows, data.columns]
     return flags
 
 

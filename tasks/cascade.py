@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
+from archive.naming import STATIC_CODES
 from archive.select import Level
 from archive.setup import SetupKey
 from recipes.bias import RECIPE as MUSE_BIAS
@@ -127,15 +128,25 @@ class Need:
         Reach in days, best level first: 0 calibration plan, 1 sufficient, 2 acceptable, 3 risky.
     optional : bool
         The step runs without it too.
-    before : float
-        Only exposures before this Modified Julian Date take it.
+    response : int, optional
+        Version of an STD_RESPONSE that the recipe can use.
     """
 
     catg: str
     match: tuple[SetupKey, ...] = ()
     levels: tuple[Level, ...]
     optional: bool = False
-    before: float = math.inf
+    response: int | None = None
+
+    @property
+    def until(self) -> float:
+        """Only exposures before this Modified Julian Date take it."""
+        return STATIC_CODES[self.catg].until if self.catg in STATIC_CODES else math.inf
+
+    @property
+    def beside_statics(self) -> bool:
+        """Whether it may come as a static calibration too."""
+        return self.catg in STATIC_CODES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +222,8 @@ _DAILY = (Level(1.0, 0), Level(3.0, 1), Level(7.0, 2), Level(30.0, 3))
 _DARKS = (Level(5.0, 0), Level(31.0, 1), Level(62.0, 2), Level(365.0, 3))
 _TWILIGHTS = (Level(1.0, 0), Level(30.0, 1), Level(62.0, 2), Level(183.0, 3))
 _TELLURICS = _DAILY  # OCA-W: one day
+# Of responses made from frames: OCA-W sets no window; the reach of 5 days is that of the MUSE consortium.
+_RESPONSES = (Level(1.0, 0), Level(5.0, 1), Level(30.0, 2), Level(365.0, 3))
 _STATIC = (Level(math.inf, 0),)  # the newest that is valid from before the exposure
 
 
@@ -268,7 +281,7 @@ STEPS = (
         name="twilight", raw=Tag.SKYFLAT, recipe=MUSE_TWILIGHT, usual=4, minimum=3,
         needs=(
             _BIAS, _DARK, _FLAT, _TRACE, _WAVECAL_BY_ID, _GEOMETRY, _BADPIX,
-            Need(catg="VIGNETTING_MASK", levels=_STATIC, optional=True, before=57823.0),  # OCA-W: until 2017-03-11
+            _static("VIGNETTING_MASK", optional=True),
         ),
         companions=(_ILLUM,),
         makes=("DATACUBE_SKYFLAT", "TWILIGHT_CUBE"),
@@ -286,8 +299,8 @@ STEPS = (
         name="astrometry", raw=Tag.ASTROMETRY, recipe="muse_astrometry", usual=1, minimum=1,
         needs=(
             _BIAS, _DARK, _FLAT, _TRACE, _WAVECAL, _TWILIGHT, _GEOMETRY, _static("ASTROMETRY_REFERENCE"), _BADPIX,
-            Need(catg="EXTINCT_TABLE", levels=_STATIC, optional=True),
-            Need(catg="STD_RESPONSE", match=_MODE, levels=_STATIC, optional=True),
+            _static("EXTINCT_TABLE", optional=True),
+            Need(catg="STD_RESPONSE", match=_MODE, levels=_RESPONSES, optional=True, response=2),
             Need(catg="STD_TELLURIC", match=_MODE, levels=_TELLURICS, optional=True),
         ),
         companions=(_ILLUM,),

@@ -13,9 +13,10 @@ from pathlib import Path
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from archive.formats import Unfit
 from archive.history import record
 from archive.inspection import IncompleteFile, Inspection, UnreadableFile, inspect
-from archive.models import Arrival, Frame, Group
+from archive.models import Arrival, Frame, Group, Product
 from archive.naming import raw_name
 from archive.registry import Registry
 from archive.states import ArrivalState, GroupState, move
@@ -25,6 +26,7 @@ from tasks.cascade import STEPS_BY_TAG
 from tasks.classify import Classified, classify
 from tasks.groups import announced, closing_time, group_key, middle
 from tasks.settings import Settings
+from tasks.statics import Static, category_of, enter_static, following_name, free_name, recognise
 from tasks.survey import member_of
 
 _CHANNEL_NAMES = {extension_name(channel): channel for channel in CHANNELS}
@@ -33,11 +35,12 @@ AWAITED = (ArrivalState.WAITING, ArrivalState.STALLED)
 
 @dataclass(frozen=True)
 class Taken:
-    """What became of a file: its state, the frame it is (None if it is none), and a sentence."""
+    """What became of a file: its state, the frame or static calibration that it is, if any, and a sentence."""
 
     state: ArrivalState
     frame_id: int | None = None
     reason: str = ""
+    product_id: int | None = None
 
 
 class Intake:
@@ -48,12 +51,16 @@ class Intake:
     registry : Registry
     store : Store
     settings : Settings
+    transfer : Transfer, optional
+        How files come in; without it as the settings say.
     """
 
-    def __init__(self, registry: Registry, store: Store, settings: Settings) -> None:
+    def __init__(
+        self, registry: Registry, store: Store, settings: Settings, *, transfer: Transfer | None = None
+    ) -> None:
         self._registry = registry
         self._store = store
-        self._transfer = settings.watch.transfer
+        self._transfer = transfer or settings.watch.transfer
         self._stalled = timedelta(minutes=settings.watch.stalled_minutes)
         self._truncated = timedelta(minutes=settings.watch.truncated_minutes)
         self._grace = timedelta(minutes=settings.groups.grace_minutes)
@@ -86,7 +93,12 @@ class Intake:
             return self._await(path, str(error), now) or self._quarantine(path, f"It is truncated: {error}", now)
         except UnreadableFile as error:
             return self._quarantine(path, str(error), now)
-        return self._ingest(path, inspection, now)
+        if not category_of(inspection.primary, path.name):
+            return self._ingest(path, inspection, now)
+        try:
+            return self._ingest_static(path, inspection, recognise(inspection, path), now)
+        except Unfit as error:
+            return self._quarantine(path, str(error), now)
 
     def give_up(self, folder: Path, present: Collection[Path], now: datetime) -> None:
         """Note which awaited files are no longer there.
@@ -118,14 +130,15 @@ class Intake:
             arrival = _newest(session, path)
             if arrival is None or arrival.state in (*AWAITED, ArrivalState.RELEASED):
                 return None
-            kept = arrival.kept or (arrival.frame.path if arrival.frame else None)
+            content = arrival.frame or arrival.product
+            kept = arrival.kept or (content.path if content else None)
         if (arrival.size, arrival.mtime_ns) != (status.st_size, status.st_mtime_ns) or kept is None:
             return None
         if self._transfer is Transfer.MOVE:
             if digest_of(path) != arrival.digest:
                 return None
             self._store.let_go(path, Path(kept))
-        return Taken(arrival.state, arrival.frame_id, arrival.reason)
+        return Taken(arrival.state, arrival.frame_id, arrival.reason, arrival.product_id)
 
     def _await(self, path: Path, reason: str, now: datetime) -> Taken | None:
         """Note that a file is not whole yet; None if it has not grown for so long that it never will be."""
@@ -179,6 +192,39 @@ class Intake:
         self._store.let_go(path, kept, transfer=self._transfer)
         return taken
 
+    def _ingest_static(self, path: Path, inspection: Inspection, static: Static, now: datetime) -> Taken:
+        status = path.stat()
+        kept = self._keep_static(path, inspection, static)
+        with self._registry.begin() as session:
+            arrival = _arrival(session, path, now)
+            arrival.size, arrival.mtime_ns, arrival.settled = status.st_size, status.st_mtime_ns, now
+            arrival.digest = inspection.digest
+            product = session.scalar(_product_of_digest(inspection.digest))
+            if product is not None:
+                arrival.reason = f"The same content is here as {product.name}."
+                move(arrival, ArrivalState.DUPLICATE)
+            else:
+                product = enter_static(session, inspection, static, kept, now)
+                move(arrival, ArrivalState.INGESTED)
+            arrival.product = product
+            session.flush()
+            taken = Taken(arrival.state, None, arrival.reason, product.id)
+            kept = Path(product.path)
+        self._store.let_go(path, kept, transfer=self._transfer)
+        return taken
+
+    def _keep_static(self, path: Path, inspection: Inspection, static: Static) -> Path:
+        """Give the bytes a place in the archive, under their own name or with the next letter that is free."""
+        with self._registry.read() as session:
+            if known := session.scalar(_product_of_digest(inspection.digest)):
+                return Path(known.path)
+            name = free_name(session, static)
+        while True:
+            try:
+                return self._store.keep_static(path, name, transfer=self._transfer)
+            except FileExistsError:
+                name = following_name(name)  # another process keeps what it is about to register there
+
     def _keep(self, path: Path, inspection: Inspection, classified: Classified) -> Path:
         """Give the bytes a place in the archive, under the first name that is free for this version."""
         with self._registry.read() as session:
@@ -209,6 +255,10 @@ def _arrival(session: Session, path: Path, now: datetime) -> Arrival:
 
 def _of_digest(digest: str) -> Select[Frame]:
     return select(Frame).where(Frame.digest == digest)
+
+
+def _product_of_digest(digest: str) -> Select[Product]:
+    return select(Product).where(Product.digest == digest).order_by(Product.id).limit(1)
 
 
 def _versions(dp_id: str) -> Select[int]:

@@ -123,12 +123,24 @@ def judge(session: Session, product: Product, verdict: Certification, *, comment
     OrderRefused
         That is its state already, or cannot follow it.
     """
-    try:
-        certify(product, verdict)
-    except IllegalMove as error:
-        raise OrderRefused(f"product {product.id} ({product.name}): {error}") from error
-    product.reviewed = False
+    _judge(product, verdict)
     record(session, product, f"product {verdict}", comment, now=now)
+
+
+def retire(session: Session, product: Product, *, why: str, now: datetime) -> None:
+    """Take a static calibration out of service: nothing takes it any more, and the planner weighs what was made of it.
+
+    Raises
+    ------
+    OrderRefused
+        It is not static, or retired already.
+    """
+    if not product.static:
+        raise OrderRefused(f"product {product.id} ({product.name}) is not static; reject it instead.")
+    if product.certification is Certification.REJECTED:
+        raise OrderRefused(f"product {product.id} ({product.name}) is retired already.")
+    _judge(product, Certification.REJECTED)
+    record(session, product, "static calibration retired", why, now=now)
 
 
 def release_arrival(session: Session, arrival: Arrival, settings: Settings, *, why: str, now: datetime) -> Path:
@@ -161,6 +173,17 @@ def release_arrival(session: Session, arrival: Arrival, settings: Settings, *, w
     record(session, arrival, "file released", why, now=now, place=str(target))
     event.listen(session, "after_commit", lambda _: kept.unlink(missing_ok=True), once=True)
     return target
+
+
+def _judge(product: Product, verdict: Certification) -> None:
+    """Give a verdict and have it weighed; with half of a monthly pair the other half stands or falls."""
+    try:
+        certify(product, verdict)
+    except IllegalMove as error:
+        raise OrderRefused(f"product {product.id} ({product.name}): {error}") from error
+    product.reviewed = False
+    if product.geometry is not None:
+        product.geometry.reviewed = False
 
 
 def _move(step: Step, state: StepState) -> None:

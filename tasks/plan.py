@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
+from itertools import chain
 from typing import NamedTuple
 
 from archive.night import mjd_of, night_of, time_of
@@ -54,7 +55,7 @@ def plan(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
 def needs_of(step: CascadeStep, mjd: float, policy: Policy) -> Iterator[Need]:
     """Return what a step takes under these settings for exposures of this time."""
     for need in step.needs:
-        if mjd < need.before and (policy.use_darks or need.catg != "MASTER_DARK"):
+        if mjd < need.until and (policy.use_darks or need.catg != "MASTER_DARK"):
             yield need
 
 
@@ -66,7 +67,15 @@ def reach(need: Need, policy: Policy) -> float:
 def choose_for(group: GroupView, need: Need, candidates: Sequence[Candidate], policy: Policy) -> Choice:
     """Choose the calibration of one need for one group, within the levels that are accepted."""
     levels = tuple(level for level in need.levels if level.level <= policy.level)
-    return choose(candidates, setup=group.setup, mjd=group.mjd, keys=need.match, levels=levels)
+    return choose(
+        candidates,
+        setup=group.setup,
+        mjd=group.mjd,
+        keys=need.match,
+        levels=levels,
+        beside_statics=need.beside_statics,
+        response=need.response,
+    )
 
 
 def companion_for(group: GroupView, wanted: Companion, companions: Sequence[CompanionView]) -> Member | None:
@@ -261,7 +270,7 @@ class _Planner:
         last = bisect_right(shelf, group.mjd + days, key=lambda item: item.mjd)
         near = [
             item.candidate
-            for item in shelf[first:last]
+            for item in chain((item for item in shelf[:first] if item.candidate.static), shelf[first:last])
             if (item.product is None and with_coming)
             or (item.product and not (with_coming and (item.group_id, need.catg) in self._coming))
         ]

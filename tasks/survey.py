@@ -4,6 +4,7 @@ What is settled stays unread however much there is of it. A product that is new,
 steps around it back into the snapshot once; its column ``reviewed`` says whether that has happened.
 """
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from archive.models import Frame, Group, Product, Step, Use
-from archive.select import Candidate
+from archive.select import HAS_SOLUTION, candidate_of
 from archive.setup import Setup
 from archive.states import GroupState, StepState
 from recipes.muse import Lamp
@@ -88,8 +89,8 @@ def _groups_around(product: Product, policy: Policy) -> Select[int]:
         for need in step.needs:
             if need.catg == product.catg:
                 days = reach(need, policy)
-                first = product.mjd if product.static else product.mjd - days
-                affected.append(and_(Step.name == step.name, Group.mjd.between(first, product.mjd + days)))
+                first, last = (product.mjd, math.inf) if product.static else (product.mjd - days, product.mjd + days)
+                affected.append(and_(Step.name == step.name, Group.mjd.between(first, last)))
     return select(Group.id).join(Step, Step.group_id == Group.id).where(Step.state == StepState.DONE, or_(*affected))
 
 
@@ -172,13 +173,14 @@ def _products(
                 days = reach(need, policy)
                 windows.setdefault(need.catg, []).append((group.mjd - days, group.mjd + days))
     for catg, spans in windows.items():
-        queries += [and_(Product.catg == catg, Product.mjd.between(first, last)) for first, last in _merged(spans)]
+        near = (Product.mjd.between(first, last) for first, last in _merged(spans))
+        queries.append(and_(Product.catg == catg, or_(Product.static, *near)))
     return {product_id: view for query in queries for product_id, view in products_where(session, query).items()}
 
 
 def products_where(session: Session, condition: ColumnElement[bool]) -> dict[int, ProductView]:
     """Return the products that meet a condition on Product and the Step that made them, by their id."""
-    return {row[0].id: _product(*row) for row in session.execute(_PRODUCTS.where(condition))}
+    return {row[0].id: _product(*row[:4], solved=row[4]) for row in session.execute(_PRODUCTS.where(condition))}
 
 
 _later = aliased(Step)
@@ -193,20 +195,15 @@ _PRODUCTS = select(
     .limit(1)
     .correlate(Step)
     .scalar_subquery(),
+    HAS_SOLUTION,
 ).outerjoin(Step, Product.step_id == Step.id)
 
 
-def _product(product: Product, group_id: int | None, identity: str | None, newest: str | None) -> ProductView:
+def _product(
+    product: Product, group_id: int | None, identity: str | None, newest: str | None, *, solved: bool
+) -> ProductView:
     return ProductView(
-        candidate=Candidate(
-            product_id=product.id,
-            name=product.name,
-            mjd=product.mjd,
-            setup=product.setup,
-            certification=product.certification,
-            static=product.static,
-            made=product.created.timestamp(),
-        ),
+        candidate=candidate_of(product, solved=solved),
         catg=product.catg,
         night=product.night,
         digest=product.digest,

@@ -10,8 +10,10 @@ from sqlalchemy.orm import Session
 
 from archive.history import history
 from archive.models import Arrival, Frame, Group, Product, Step, Use
+from archive.night import time_of
 from archive.select import candidates
 from archive.states import ArrivalState, Certification, GroupState, PartState, StepState
+from archive.validity import validities
 from recipes.recipe import Recipe
 from tasks.cascade import STEPS, STEPS_BY_NAME, Need, Tag
 from tasks.engines import engine_of
@@ -22,6 +24,11 @@ from tasks.snapshot import GroupView, Policy
 from tasks.survey import groups_of, policy_of, products_where
 
 _TOLD = 4  # candidates turned down that are told of each need in sentences; the record has all
+
+_RESPONSES = {
+    1: "its header has no ESO DRS MUSE FLUX FFCORR, so that the lamp spectrum of the flat is still in it",
+    2: "its header has ESO DRS MUSE FLUX FFCORR, it is without the lamp spectrum of the flat",
+}
 
 Subject = Arrival | Frame | Group | Step | Product
 
@@ -88,6 +95,8 @@ def _arrival(session: Session, row: Arrival, settings: Settings) -> Explanation:
     )
     if row.frame is not None:
         said.add(_frame(session, row.frame, settings), "frames")
+    if row.product is not None:
+        said.add(_product(session, row.product), "products")
     return said
 
 
@@ -194,7 +203,8 @@ def _weigh(session: Session, group: GroupView, need: Need, policy: Policy) -> Ex
     best = choice.best
     if best:
         name, certification = best.candidate.name, best.candidate.certification
-        now = f"{name} fits best, {abs(best.days):.2f} d away, level {best.level}, {certification}."
+        version = f" (version {best.candidate.response})" if best.candidate.response else ""
+        now = f"{name}{version} fits best, {abs(best.days):.2f} d away, level {best.level}, {certification}."
     else:
         now = "none fits; the step runs without it." if need.optional else "none fits."
     told = [str(item["reason"]) for item in refused[:_TOLD]]
@@ -218,6 +228,7 @@ def _used(use: Use) -> dict[str, Any]:
         "level": use.level,
         "days": use.days,
         "certification": use.certification,
+        "response": use.product.response if use.product else None,
         "differences": use.differences,
     }
 
@@ -254,7 +265,7 @@ def _product(session: Session, row: Product) -> Explanation:
     view = products_where(session, Product.id == row.id)[row.id]
     users = session.scalars(select(Use.step_id).where(Use.product_id == row.id).order_by(Use.step_id)).all()
     origin = (
-        f"step {row.step.id} ({row.step.name}) of group {row.step.group_id}" if row.step else "outside: it is static"
+        f"step {row.step.id} ({row.step.name}) of group {row.step.group_id}" if row.step else "outside, as a static one"
     )
     standing = f"{row.certification}{f', scored {row.score}' if row.score else ''}"
     said = Explanation(
@@ -265,8 +276,13 @@ def _product(session: Session, row: Product) -> Explanation:
         {
             "subject": "product", "id": row.id, "name": row.name, "catg": row.catg, "certification": row.certification,
             "score": row.score, "step": row.step_id, "current": view.current, "used_by": list(users),
+            "static": row.static, "response": row.response,
         },
     )  # fmt: skip
+    if row.response is not None:
+        said.sentences.append(f"It is a response of version {row.response}: {_RESPONSES[row.response]}.")
+    if row.static:
+        _add_validity(session, row, said)
     if row.certification is Certification.REJECTED:
         said.sentences.append("It was rejected, so that nothing takes it any more.")
     elif not view.current:
@@ -277,11 +293,29 @@ def _product(session: Session, row: Product) -> Explanation:
     return said
 
 
+def _add_validity(session: Session, row: Product, said: Explanation) -> None:
+    """Say for which exposures a static calibration is valid, and which one it is paired with."""
+    validity = next(validity for validity in validities(session, row.catg) if validity.product.id == row.id)
+    until = f"until {_time(time_of(validity.until))}" if math.isfinite(validity.until) else "until there is a newer one"
+    said.sentences.append(f"It is {validity.standing}: for exposures from {_time(time_of(row.mjd))} on, {until}.")
+    pair = [row.geometry.name] if row.geometry else [solution.name for solution in row.solutions]
+    if pair:
+        said.sentences.append(f"It is used only together with {', '.join(pair)}." if row.geometry else
+                              f"Made with it, and used only together with it: {', '.join(pair)}.")  # fmt: skip
+    elif row.catg == "ASTROMETRY_WCS":
+        said.sentences.append("The geometry table that it was made with is not here, so that nobody gets it.")
+    said.record |= {
+        "standing": validity.standing, "valid_from": time_of(row.mjd).isoformat(),
+        "valid_until": time_of(validity.until).isoformat() if math.isfinite(validity.until) else None, "pair": pair,
+    }  # fmt: skip
+
+
 def _used_sentence(use: Use) -> str:
     used = _used(use)
+    version = f" (version {used['response']})" if used["response"] else ""
     differing = ", ".join(f"{key} {found} (wanted {wanted})" for key, (wanted, found) in use.differences.items())
     return (
-        f"{use.tag}: {used['name']} was used, {abs(use.days or 0):.2f} d away, level {use.level}, "
+        f"{use.tag}: {used['name']}{version} was used, {abs(use.days or 0):.2f} d away, level {use.level}, "
         f"then {use.certification}{f'; differs in {differing}' if differing else ''}."
     )
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,8 +12,10 @@ from sqlalchemy.orm import Session
 
 from archive.inspection import Extension, Inspection
 from archive.models import Frame, Group, Product, Step
+from archive.naming import static_name
 from archive.night import mjd_of
 from archive.registry import Registry
+from archive.setup import Setup
 from archive.states import Certification, PartState, StepState, move
 from recipes.muse import extension_name
 from recipes.recipe import Value
@@ -97,6 +99,20 @@ class World:
         """What the planner would do now."""
         with self.registry.read() as session:
             return plan(survey(session, self.settings), self.now)
+
+    def static(self, catg: str, day: date, **columns: Any) -> str:  # noqa: ANN401 - what the row takes
+        """Let a static calibration come that is valid from a day on; return its name."""
+        name = static_name(catg, day, columns.pop("letter", "A"), columns.get("setup", Setup()))
+        begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        with self.registry.begin() as session:
+            session.add(
+                Product(
+                    catg=catg, name=name, dp_id=name, path="", size=1, digest=hashlib.sha256(name.encode()).hexdigest(),
+                    night=day, mjd=mjd_of(begin), certification=Certification.CERTIFIED, static=True, created=self.now,
+                    **columns,
+                )
+            )  # fmt: skip
+        return name
 
     def advance(self) -> Advanced:
         """Plan and carry out; planning again must then find nothing to do."""

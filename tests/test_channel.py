@@ -17,7 +17,8 @@ from astropy.io import fits
 from raw_frame import SMALL, pixels, write_raw_frame
 
 from recipes.channel import MISSING, Identity, Input, Outcome, Provenance, merge_channels, reduce_channel
-from recipes.fits import open_image, read_table
+from recipes.detector import known_flags
+from recipes.fits import AbsentChannel, open_image, read_table
 from recipes.products import primary_header, write_product
 from recipes.recipe import (
     Channel,
@@ -380,3 +381,34 @@ def test_only_channels_of_one_product_are_merged(parts: dict[int, Mapping[str, P
         merge_channels("MASTER_BIAS", files, tmp_path / "merged.fits", identity=IDENTITY)
     with pytest.raises(ValueError, match="no channel of MASTER_BIAS"):
         merge_channels("MASTER_BIAS", {}, tmp_path / "merged.fits", identity=IDENTITY)
+
+
+def test_a_channel_without_a_table_of_bad_pixels_has_none(raws: list[Path], tmp_path: Path) -> None:
+    """A BADPIX_TABLE has a table for each channel that has any; every other table must have the channel.
+
+    Of the three pixels here two are outside of the frame.
+    """
+    known: dict[int, list[int]] = {}
+
+    def note(channel: Channel, params: MeanParams) -> Result:
+        flags = known_flags(channel)
+        known[channel.number] = [int(flag) for flag in flags[flags > 0]]
+        return mean(channel, params)
+
+    columns = [
+        fits.Column(name, form, array=values)
+        for name, form, values in (
+            ("xpos", "1J", [10, 0, 99]),
+            ("ypos", "1J", [9, 9, 9]),
+            ("status", "1J", [512, 1, 1]),
+            ("value", "1E", [0] * 3),
+        )
+    ]
+    path = tmp_path / "badpix.fits"
+    fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns(columns, name="CHAN12")]).writeto(path)
+    recipe = replace(RECIPE, reduce=note)
+    for channel in (1, 12):
+        run(raws, tmp_path / str(channel), channel, recipe=recipe, calibrations={"BADPIX_TABLE": path})
+    assert known == {1: [], 12: [512]}
+    with pytest.raises(AbsentChannel, match="no table of channel 1"):
+        run(raws, tmp_path / "trace", 1, recipe=recipe, calibrations={"TRACE_TABLE": path})

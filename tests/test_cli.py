@@ -24,6 +24,7 @@ from daemon.cli.processes import parse_channels
 from recipes.muse import Detector
 from recipes.simulator.night import NightPlan, write_night
 from recipes.simulator.schedule import Sequence
+from recipes.simulator.statics import write_static
 
 Musecal = Callable[..., Result]
 
@@ -258,6 +259,47 @@ def test_verify_finds_what_was_altered(musecal: Musecal, tmp_path: Path) -> None
     result = musecal("verify", "--json")
     assert result.exit_code == ExitCode.NOT_IN_ORDER
     assert [(finding["fault"], finding["path"]) for finding in json.loads(result.stdout)] == [("altered", str(path))]
+
+
+def test_static_calibrations_are_added_listed_and_retired(night: Registry, musecal: Musecal, tmp_path: Path) -> None:
+    plan = NightPlan(night=NIGHT, channels=(1,), detector=Detector(nx=64, ny=64))
+    lines, extinction, response = (
+        write_static(catg, plan, tmp_path / "disk")[0] for catg in ("LINE_CATALOG", "EXTINCT_TABLE", "STD_RESPONSE")
+    )
+    assert "would be MU_GLNC_140101A_line_cat.fits" in musecal("why", str(lines)).stdout.replace("\n", " ")
+    assert [taken["state"] for taken in answer(musecal("statics", "add", str(lines), str(response), "--json"))] == [
+        "ingested", "ingested",
+    ]  # fmt: skip
+    assert lines.exists()  # it is a copy that is in the archive
+    assert "valid, v2" in musecal("statics").stdout
+    listed = {row["catg"]: row for row in answer(musecal("statics", "list", "--json"))}
+    assert (listed["STD_RESPONSE"]["response"], listed["LINE_CATALOG"]["response"]) == (2, None)
+    assert (listed["LINE_CATALOG"]["valid_from"], listed["LINE_CATALOG"]["valid_until"]) == (
+        "2014-01-01T00:00:00Z",
+        None,
+    )
+    assert answer(musecal("show", response.name, "--json"))["response"] == 2
+    assert "It is a response of version 2" in musecal("why", response.name).stdout
+    extinction.write_bytes(extinction.read_bytes().replace(b"'extinction'", b"'absorption'"))
+    unfit = musecal("statics", "add", str(extinction))
+    assert (unfit.exit_code, "no column extinction" in unfit.stdout.replace("\n", " ")) == (ExitCode.NOT_IN_ORDER, True)
+    [row] = answer(musecal("statics", "retire", lines.name, "--why", "a line is wrong", "--json"))["rows"]
+    assert row["certification"] == "rejected"
+    assert musecal("statics", "retire", lines.name, "--why", "again").exit_code == ExitCode.REFUSED
+    [record] = answer(musecal("statics", "--catg", "line_catalog", "--json"))
+    assert record["standing"] == "retired"
+    with night.read() as session:
+        events = session.scalars(select(Event).where(Event.what == "static calibration retired")).all()
+    assert [event.why for event in events] == ["a line is wrong"]
+
+
+@pytest.mark.usefixtures("night")
+def test_only_static_calibrations_are_added_and_retired(musecal: Musecal, tmp_path: Path) -> None:
+    plan = NightPlan(night=NIGHT, channels=(1,), sequences=(Sequence.BIAS,), detector=Detector(nx=64, ny=64))
+    frame = next(iter(write_night(plan, tmp_path / "disk")))
+    assert musecal("statics", "add", str(frame)).exit_code == ExitCode.REFUSED
+    assert musecal("statics", "add", str(tmp_path / "nothing.fits")).exit_code == ExitCode.USAGE
+    assert musecal("statics", "retire", "P1", "--why", "old").exit_code == ExitCode.USAGE  # it is made from frames
 
 
 def test_a_step_is_held_released_cancelled_and_requeued(night: Registry, musecal: Musecal) -> None:

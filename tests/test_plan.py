@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from small_night import MORNING, World
+from sqlalchemy import select
 
 from archive.models import Product
 from archive.registry import Registry
@@ -20,6 +21,7 @@ from archive.states import Certification, GroupState, PartState, StepState
 from tasks.cascade import STEPS_BY_NAME, Tag
 from tasks.decisions import Input, Order
 from tasks.groups import Member
+from tasks.orders import OrderRefused, retire
 from tasks.plan import companion_for
 from tasks.settings import RemakePolicy
 from tasks.snapshot import CompanionView, GroupView
@@ -323,6 +325,32 @@ def test_what_is_settled_is_not_read_again(world: World) -> None:
     assert snapshot.steps == ()
     assert {product.catg for product in snapshot.products} == {"MASTER_BIAS"}
     assert len(snapshot.products) <= 3  # the biases within 3 days
+
+
+def test_a_static_calibration_serves_from_its_day_until_the_next(world: World) -> None:
+    world.template(Tag.BIAS, MORNING)
+    old = world.static("BADPIX_TABLE", date(2014, 1, 1))
+    world.static("BADPIX_TABLE", date(2026, 6, 18))  # the day after
+    world.settle()
+    [bias] = world.steps("bias")
+    [use] = [use for use in bias.uses if use.tag == "BADPIX_TABLE"]
+    assert (use.product and use.product.name, use.level, use.certification) == (old, 0, "certified")
+    newer = world.static("BADPIX_TABLE", date(2020, 1, 1))
+    world.settle()
+    assert f"{newer} is to be used instead of {old}" in world.steps("bias")[-1].stale
+
+
+def test_what_was_made_with_a_retired_static_calibration_is_stale(make_world: MakeWorld) -> None:
+    world = make_world(plan={"remake": "always"})
+    world.template(Tag.BIAS, MORNING)
+    names = [world.static("BADPIX_TABLE", date(year, 1, 1)) for year in (2014, 2020)]
+    world.settle()
+    with world.registry.begin() as session:
+        retire(session, session.scalars(select(Product).filter_by(name=names[1])).one(), why="wrong", now=world.now)
+    world.settle()
+    assert [world.used(bias, "BADPIX_TABLE") for bias in world.steps("bias")] == names[::-1]
+    with world.registry.begin() as session, pytest.raises(OrderRefused, match="not static"):
+        retire(session, session.scalars(select(Product).filter_by(catg="MASTER_BIAS")).all()[0], why="", now=world.now)
 
 
 ORDER = Order(

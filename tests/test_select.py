@@ -113,7 +113,7 @@ class TestReasons:
     @pytest.mark.parametrize(
         ("second", "words"),
         [
-            (a_candidate(2, 1.75), "is of a worse level"),
+            (a_candidate(2, 1.75), "is farther in time"),
             (a_candidate(2, 0.5), "is farther in time"),
             (a_candidate(2, 0.25), "is not certified"),
             (a_candidate(2, 0.25, certification=Certification.CERTIFIED, made=-1), "was made earlier"),
@@ -156,8 +156,11 @@ def oracle(offered: list[Candidate], levels: tuple[Level, ...]) -> Candidate | N
         for candidate in offered
         if candidate.certification != Certification.REJECTED
         and (candidate.setup.mode, candidate.setup.readout) == (SETUP.mode, SETUP.readout)
-        and any(abs(candidate.mjd - MJD) < level.days for level in levels)
-        and not (candidate.static and candidate.mjd > MJD)
+        and (
+            -math.inf < candidate.mjd <= MJD
+            if candidate.static
+            else any(abs(candidate.mjd - MJD) < level.days for level in levels)
+        )
     ]
     for best in usable:
         if not any(better(other, best) for other in usable):

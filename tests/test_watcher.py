@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from threading import Event, Thread
 
@@ -16,13 +16,16 @@ from raw_frame import write_raw_frame
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 
-from archive.models import Arrival, Frame
+from archive.models import Arrival, Frame, Product
 from archive.registry import Registry
 from archive.states import ArrivalState
 from archive.store import Store, Transfer
 from daemon import watcher as watching
 from daemon.heartbeat import Heartbeat, read_heartbeat
 from daemon.watcher import Watcher
+from recipes.muse import Detector
+from recipes.simulator.night import NightPlan
+from recipes.simulator.statics import write_statics
 from tasks.intake import Intake, Taken
 from tasks.settings import ArchiveSettings, Settings, WatchMode, WatchSettings
 
@@ -364,6 +367,21 @@ def test_real_frames_in_every_compression_are_taken_in_once(tmp_path: Path, sqli
     }
     with sqlite_registry.read() as session:
         assert session.scalar(select(func.count(Frame.id))) == 2
+
+
+def test_static_calibrations_in_the_folder_are_taken_in_too(tmp_path: Path, sqlite_registry: Registry) -> None:
+    settings = settings_for(tmp_path)
+    plan = NightPlan(night=date(2026, 6, 17), channels=(1,), detector=Detector(nx=64, ny=64))
+    with watched(settings, Intake(sqlite_registry, Store(settings.archive.root), settings)) as incoming:
+        paths = write_statics(plan, incoming)
+        wait_for(lambda: not list(incoming.glob("*.fits")))
+    with sqlite_registry.read() as session:
+        products = {product.name: product for product in session.scalars(select(Product))}
+        arrivals = session.scalars(select(Arrival)).all()
+        assert {arrival.product_id for arrival in arrivals} == {product.id for product in products.values()}
+        assert session.scalar(select(func.count()).select_from(Frame)) == 0
+    assert sorted(products) == sorted(path.name for path in paths)
+    assert all(product.static and Path(product.path).parent.name == "statics" for product in products.values())
 
 
 @pytest.mark.parametrize("transfer", list(Transfer))

@@ -4,8 +4,10 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from archive.inspection import IncompleteFile, UnreadableFile, inspect
-from archive.models import Frame
+from archive.formats import Unfit
+from archive.inspection import IncompleteFile, Inspection, UnreadableFile, inspect
+from archive.models import Frame, Product
+from archive.night import time_of
 from archive.registry import Registry
 from daemon.cli.errors import NotFoundError
 from daemon.cli.identifiers import find
@@ -13,6 +15,7 @@ from daemon.cli.standing import lying
 from tasks.classify import classify
 from tasks.settings import Settings
 from tasks.site import Site
+from tasks.statics import category_of, recognise
 from tasks.why import Explanation, explain
 
 
@@ -63,9 +66,23 @@ def _look(registry: Registry, path: Path) -> list[str]:
         inspection = inspect(path)
     except (IncompleteFile, UnreadableFile) as error:
         return [f"It cannot be taken in as it is: {error}"]
+    if catg := category_of(inspection.primary, path.name):
+        return _look_at_static(registry, path, inspection, catg)
     classified = classify(inspection.primary, name=path.name)
     with registry.read() as session:
         same = session.scalar(select(Frame).where(Frame.digest == inspection.digest))
     if same:
         return [f"It has the same content as {same.dp_id} (F{same.id})."]
     return [f"It is {classified.tag}. {classified.rule}", *classified.problems]
+
+
+def _look_at_static(registry: Registry, path: Path, inspection: Inspection, catg: str) -> list[str]:
+    with registry.read() as session:
+        same = session.scalar(select(Product).where(Product.digest == inspection.digest))
+    if same:
+        return [f"It has the same content as {same.name} (P{same.id})."]
+    try:
+        static = recognise(inspection, path)
+    except Unfit as error:
+        return [f"It is a static {catg} that cannot be taken in: {error}"]
+    return [f"It is a static {catg}, valid from {time_of(static.mjd):%Y-%m-%d} on, and would be {static.name}."]

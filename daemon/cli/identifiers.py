@@ -102,4 +102,4 @@ def _by_file(session: Session, text: str) -> Subject | None:
         (Arrival.path == path) | (Arrival.kept == path) | Arrival.path.endswith(f"/{text}", autoescape=True)
     )
     arrival = session.scalar(seen.order_by(Arrival.id.desc()).limit(1))
-    return arrival.frame if arrival and arrival.frame else arrival
+    return (arrival.frame or arrival.product or arrival) if arrival else None

@@ -107,7 +107,7 @@ def products_page(records: Sequence[Record]) -> list[RenderableType]:
         (
             record["id"],
             record["name"],
-            record["catg"],
+            category_text(record),
             channels_text(record["channels"]),
             record["certification"] + (f", {record['score']}" if record["score"] else ""),
             record["step"] or "static",
@@ -118,13 +118,46 @@ def products_page(records: Sequence[Record]) -> list[RenderableType]:
     return [table("", columns, rows, unbroken=("name", "category"))]
 
 
+def category_text(record: Record) -> str:
+    """Return the category of a product, of a response with its version."""
+    return f"{record['catg']} v{record['response']}" if record["response"] else str(record["catg"])
+
+
+def taken_page(records: Sequence[Record]) -> RenderableType:
+    """Return what became of files that were given by hand."""
+    rows = [
+        (Path(record["file"]).name, record["state"], record["frame"] or record["product"], record["reason"])
+        for record in records
+    ]
+    return table("", ("file", "state", "id", "reason"), rows, unbroken=("file",))
+
+
+def statics_page(records: Sequence[Record]) -> list[RenderableType]:
+    """Return the static calibrations, each with the time for which it is valid."""
+    if not records:
+        return ["There is no such static calibration."]
+    rows = [
+        (
+            record["id"],
+            record["name"],
+            f"{record['valid_from']:%Y-%m-%d}",
+            f"{record['valid_until']:%Y-%m-%d}" if record["valid_until"] else "",
+            record["standing"] + (f", v{record['response']}" if record["response"] else ""),
+            [*([record["step"]] if record["step"] else []), *record["pair"]],
+        )
+        for record in records
+    ]
+    columns = ("id", "name", "from", "until", "standing", "pair")
+    return [table("", columns, rows, unbroken=("id", "name"))]
+
+
 _TITLE = {"F": "Frame", "G": "Group", "S": "Step", "P": "Product", "A": "Arrival"}
 _NEIGHBOURS: dict[str, tuple[str, ...]] = {
     "frames": ("id", "dp_id", "tag", "exptime", "lamps", "version"),
     "arrivals": ("id", "first_seen", "state", "path", "reason"),
     "steps": ("id", "name", "sequence", "state", "started", "ended", "cpu_seconds"),
     "parts": ("channel", "state", "attempt", "worker", "started", "cpu_seconds", "memory", "error"),
-    "uses": ("tag", "name", "level", "days", "certification", "differences"),
+    "uses": ("tag", "name", "response", "level", "days", "certification", "differences"),
     "products": ("id", "name", "certification", "score", "size"),
     "measurements": ("channel", "name", "value"),
     "history": ("at", "what", "why", "data"),
@@ -317,7 +350,10 @@ def cascade_page(record: Record) -> list[RenderableType]:
 
 def _need(need: Record) -> tuple[object, ...]:
     reach = ("any time" if days is None else f"{days:g}" for days in need["days_by_level"].values())
-    return need["catg"] + (" (optional)" if need["optional"] else ""), need["match"], " / ".join(reach)
+    remarks = ["optional"] if need["optional"] else []
+    remarks += [f"v{need['response']}"] if need["response"] else []
+    remarks += [f"before {need['until']:%Y-%m-%d}"] if need["until"] else []
+    return need["catg"] + (f" ({', '.join(remarks)})" if remarks else ""), need["match"], " / ".join(reach)
 
 
 def _companion(companion: Record) -> tuple[object, ...]:

@@ -1,14 +1,17 @@
 """Rows as plain records: the same facts go into tables and into JSON."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 from archive.models import Arrival, Event, Frame, Group, Part, Product, Step, Use
 from archive.night import time_of
 from archive.states import PartState
+from archive.validity import Validity
 from daemon.cli.identifiers import Subject, label
 from tasks.cascade import RECIPES, RULES, STEPS, STEPS_BY_TAG, Need
 from tasks.engines import engine_of
+from tasks.intake import Taken
 
 Record = dict[str, Any]
 
@@ -34,6 +37,8 @@ def details_of(row: Subject) -> Record:
     match row:
         case Arrival(frame=Frame() as frame):
             record["frame"] = _frame(frame)
+        case Arrival(product=Product() as product):
+            record["product"] = _product(product)
         case Frame():
             record["arrivals"] = [_arrival(arrival) for arrival in row.arrivals]
             record["steps"] = [_step(step) for step in (row.group.steps if row.group else ())]
@@ -46,6 +51,7 @@ def details_of(row: Subject) -> Record:
             record["products"] = [_product(product) for product in row.products]
         case Product():
             record["step"] = _step(row.step) if row.step else None
+            record["arrivals"] = [_arrival(arrival) for arrival in row.arrivals]
             record["measurements"] = [
                 {"channel": item.channel, "name": item.name, "value": item.text or item.value}
                 for item in sorted(row.measurements, key=lambda item: (item.channel, item.id))
@@ -70,6 +76,7 @@ def _arrival(row: Arrival) -> Record:
         "size": row.size,
         "digest": row.digest,
         "frame_id": row.frame_id and f"F{row.frame_id}",
+        "product_id": row.product_id and f"P{row.product_id}",
         "first_seen": row.first_seen,
         "settled": row.settled,
     }
@@ -171,6 +178,7 @@ def _use(row: Use) -> Record:
         "level": row.level,
         "days": row.days,
         "certification": row.certification,
+        "response": row.product.response if row.product else None,
         "differences": row.differences,
     }
 
@@ -186,6 +194,8 @@ def _product(row: Product) -> Record:
         "certification": row.certification,
         "score": row.score,
         "static": row.static,
+        "response": row.response,
+        "pair": pair_of(row),
         "channels": row.channels,
         "setup": _setup(row),
         "path": row.path,
@@ -193,6 +203,31 @@ def _product(row: Product) -> Record:
         "digest": row.digest,
         "step": row.step_id and f"S{row.step_id}",
         "created": row.created,
+    }
+
+
+def pair_of(row: Product) -> list[str]:
+    """Return the other half of a monthly pair: the geometry table of a solution, or the solutions of a table."""
+    return [label(other) for other in ([row.geometry] if row.geometry else row.solutions)]
+
+
+def taken_record(path: Path, taken: Taken) -> Record:
+    """Return what became of a file that was given by hand."""
+    return {
+        "file": str(path),
+        "state": taken.state,
+        "frame": taken.frame_id and f"F{taken.frame_id}",
+        "product": taken.product_id and f"P{taken.product_id}",
+        "reason": taken.reason,
+    }
+
+
+def static_record(validity: Validity) -> Record:
+    """Return a static calibration with the time for which it is valid."""
+    return _product(validity.product) | {
+        "valid_from": time_of(validity.product.mjd),
+        "valid_until": time_of(validity.until) if math.isfinite(validity.until) else None,
+        "standing": validity.standing,
     }
 
 
@@ -227,7 +262,14 @@ def cascade_record() -> Record:
 
 def _need(need: Need) -> Record:
     levels = {str(level.level): None if math.isinf(level.days) else level.days for level in need.levels}
-    return {"catg": need.catg, "match": list(need.match), "optional": need.optional, "days_by_level": levels}
+    return {
+        "catg": need.catg,
+        "match": list(need.match),
+        "optional": need.optional,
+        "days_by_level": levels,
+        "response": need.response,
+        "until": time_of(need.until) if math.isfinite(need.until) else None,
+    }
 
 
 def _setup(row: Frame | Product) -> Record:

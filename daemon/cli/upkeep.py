@@ -1,7 +1,7 @@
 """Commands around the archive itself: taking files in by hand, checking, migrating."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -24,6 +24,8 @@ def ingest(
     """Take files in now, wherever they lie; the daemon goes on from there. Code 1 if any was put into quarantine."""
     from archive.states import ArrivalState
     from daemon.cli.opening import open_site
+    from daemon.cli.pages import taken_page
+    from daemon.cli.records import taken_record
     from tasks.intake import Intake
 
     if absent := [str(path) for path in paths if not path.exists()]:
@@ -32,20 +34,11 @@ def ingest(
     with open_site(settings_file) as site:
         intake = Intake(site.registry, site.store, site.settings)
         taken = [(file, intake.take(file, site.clock())) for file in files]
-    records: list[dict[str, Any]] = [
-        {
-            "file": str(file),
-            "state": result.state,
-            "frame": result.frame_id and f"F{result.frame_id}",
-            "reason": result.reason,
-        }
-        for file, result in taken
-    ]
+    records = [taken_record(file, result) for file, result in taken]
     if as_json:
         print_json(records)
     else:
-        rows = [(Path(record["file"]).name, *list(record.values())[1:]) for record in records]
-        print_table(table("", ("file", "state", "frame", "reason"), rows, unbroken=("file",)))
+        print_table(taken_page(records))
     bad = any(result.state is ArrivalState.QUARANTINED for _, result in taken)
     raise typer.Exit(ExitCode.NOT_IN_ORDER if bad else ExitCode.DONE)
 
