@@ -47,6 +47,6 @@ def with_flags(name: str, values: Float32, bad: NDArray[np.bool_], what: str, un
             values=bad.astype(np.uint32),
             kind=PlaneKind.FLAGS,
             data=name,
-            keywords=(_object(what, flags),),
+            keywords=(_object(what, f"{name}, DQ"),),
         ),
     ]

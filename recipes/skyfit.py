@@ -57,9 +57,7 @@ def smooth_plane(plane: Float32, border: Mask, vignetted: Mask | None, x_order: 
     if not good.any():
         raise RecipeError("No pixel of the twilight sky is left to be fitted; was there any light?", pixels=0)
     filtered /= np.float32(np.mean(filtered[np.isfinite(filtered)], dtype=np.float64))
-    fitted = good.copy()
-    fitted[-1], fitted[:, -1] = False, False  # ESO's fit leaves them out
-    fit = fit_surface(filtered, fitted if fitted.any() else good, x_order, y_order)
+    fit = fit_surface(filtered, good, x_order, y_order)
     smooth: Float32 = (fit / fit[good].mean()).astype(np.float32)
     return smooth
 
@@ -80,12 +78,18 @@ def median_filter(image: Float32) -> Float32:
 
 
 def fit_surface(image: Float32, good: Mask, x_order: int, y_order: int) -> Real:
-    """Fit a polynomial to the good pixels of an image and return it everywhere; the orders are lowered if need be."""
+    """Fit a polynomial to the good pixels of an image and return it everywhere; the orders are lowered if need be.
+
+    The last row and the last column are not fitted, as in ESO's recipe.
+    """
     rows, columns = image.shape
     y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
+    inner = good[:-1, :-1] if good[:-1, :-1].any() else good
+    fitted = slice(inner.shape[0]), slice(inner.shape[1])
     orders = (min(x_order, columns - 1), min(y_order, rows - 1))
-    base = chebvander2d(x[good], y[good], orders)
-    series = np.linalg.lstsq(base.T @ base, base.T @ image[good].astype(np.float64), rcond=1e-13)[0]
+    base = chebvander2d(x[fitted][inner], y[fitted][inner], orders)
+    values = image[fitted][inner].astype(np.float64)
+    series = np.linalg.lstsq(base, values, rcond=1e-12)[0]
     result: Real = chebval2d(x, y, series.reshape(orders[0] + 1, orders[1] + 1))
     return result
 
@@ -134,13 +138,16 @@ class Vignetting:
     ----------
     searched : float32 array
         White light over the smooth white light, 1 outside of the corner and where it was left out.
+    outside : bool array
+        Everything outside of the corner, or of the field.
     left_out : bool array
-        Everything outside of the corner, and strong edges in it.
+        The same, and strong edges in the corner.
     fit : float32 array
         What a plane is multiplied by: at least 1, and 1 outside of the corner.
     """
 
     searched: Float32
+    outside: Mask
     left_out: Mask
     fit: Float32
 
@@ -165,10 +172,10 @@ def fit_vignetting(ratio: Float32, border: Mask, vignetted: Mask) -> Vignetting:
         _before(left_out, axis)[step & worse_before] = True
         _after(left_out, axis)[step & ~worse_before] = True
     if left_out.all():
-        return Vignetting(searched=searched, left_out=left_out, fit=np.ones_like(ratio))
+        return Vignetting(searched=searched, outside=outside, left_out=left_out, fit=np.ones_like(ratio))
     surface = fit_surface(np.maximum(ratio, 1), ~left_out, _VIGNETTING_ORDER, _VIGNETTING_ORDER)
     fit = np.where(outside, 1.0, np.maximum(surface, 1.0)).astype(np.float32)
-    return Vignetting(searched=searched, left_out=left_out, fit=fit)
+    return Vignetting(searched=searched, outside=outside, left_out=left_out, fit=fit)
 
 
 def _before(image: NDArray[Any], axis: int) -> NDArray[Any]:

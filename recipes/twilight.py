@@ -328,7 +328,6 @@ def _vignetting_mask(
 
 def _vignetting_planes(vignetting: Vignetting, ratio: Float32) -> list[Plane]:
     """Return what shows how the vignetted corner was found."""
-    outside = vignetting.fit == 1
     return [
         *with_flags(
             "white_div_global_excl_edges",
@@ -336,7 +335,7 @@ def _vignetting_planes(vignetting: Vignetting, ratio: Float32) -> list[Plane]:
             vignetting.left_out,
             "white-light divided by white global, mask excl edges",
         ),
-        *with_flags("vign_fit", vignetting.fit, outside, "vignetting fit", unit=""),
+        *with_flags("vign_fit", vignetting.fit, vignetting.outside, "vignetting fit", unit=""),
         *with_flags(
             "white_cor",
             ratio / vignetting.fit,
