@@ -138,7 +138,7 @@ def reduce_channel(
     channel : int
         1 to 24.
     raws : mapping of raw tag to paths
-        In order of time; the first frame of the recipe's main tag gives the header.
+        In order of time; the first frame of the recipe's main tag gives the header, of a numbered product its own.
     calibrations : mapping of PRO.CATG to path
     folder : Path
         Exists. Products appear in it complete or not at all.
@@ -167,7 +167,7 @@ def reduce_channel(
             params,
         )
         record = _record(main.header, main.exposures, recipe, provenance, calibrations)
-        outcome = _write(result, main.header, record, scratch, f"-{channel:02d}.fits")
+        outcome = _write(result, main.headers, record, scratch, f"-{channel:02d}.fits")
         return _moved(outcome, folder)
 
 
@@ -229,13 +229,13 @@ def combine_channels(
             ),
             params,
         )
-        header = main.header.matching(OF_CHANNEL, inverted=True)
+        headers = [header.matching(OF_CHANNEL, inverted=True) for header in main.headers]
         record = _record(main.header, main.exposures, recipe, provenance, calibrations)
         if missing:
             record.set(*_missing(missing))
         _name(record, Identity("", "", "", datetime(1970, 1, 1, tzinfo=UTC)))  # keeps their places
         record.set("DATAMD5", "0" * 32, "MD5 checksum")
-        return _moved(_write(result, header, record, scratch, ".fits"), folder)
+        return _moved(_write(result, headers, record, scratch, ".fits"), folder)
 
 
 def identify(path: Path, identity: Identity, *, channels_missing: Sequence[int] = ()) -> None:
@@ -286,10 +286,10 @@ def _files(calibrations: Mapping[str, Path], scratch: Path) -> dict[str, FileSou
     return {tag: open_source(path, scratch=scratch) for tag, path in calibrations.items() if tag in SEVERAL_EXTENSIONS}
 
 
-def _write(result: Result, inherited: Header, record: Header, folder: Path, end: str) -> Outcome:
-    """Write the products of a result; return where they are."""
+def _write(result: Result, headers: Sequence[Header], record: Header, folder: Path, end: str) -> Outcome:
+    """Write the products of a result, numbered ones with the header of their own exposure; return where they are."""
     for product in result.products:
-        file = f"{product.name}{end}"
+        file, inherited = f"{product.name}{end}", headers[max(product.number - 1, 0)]
         write_product(folder / file, _primary(inherited, product, record, file), product.content)
     return Outcome(
         {product.name: folder / f"{product.name}{end}" for product in result.products},

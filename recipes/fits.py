@@ -103,12 +103,17 @@ class FilePlane:
 class FileStack:
     """Raw frames of one channel; a ``recipe.Stack``.
 
-    ``header`` holds the cards of the first frame, those of its extension after and instead of those of its primary HDU.
+    ``headers`` hold the cards of each frame, those of its extension after and instead of those of its primary HDU.
     """
 
     exposures: tuple[Exposure, ...]
     planes: tuple[FilePlane, ...]
-    header: Header
+    headers: tuple[Header, ...]
+
+    @property
+    def header(self) -> Header:
+        """Cards of the first frame."""
+        return self.headers[0]
 
     def rows(self, frame: int, start: int, stop: int) -> NDArray[np.uint16]:
         """Return raw rows [start, stop) of one frame, adu."""
@@ -244,15 +249,14 @@ def open_stack(paths: Sequence[Path], channel: int, *, scratch: Path) -> FileSta
     ------
     AbsentChannel, DeadChannel, UnreadableFile
     """
-    exposures, planes, first = [], [], Header()
+    exposures, planes, headers = [], [], list[Header]()
     for path in paths:
         plain = _plain(path, scratch, lambda _: frozenset({extension_name(channel)}), extension_name(channel))
         header, extension = _raw_channel(plain, channel)
-        if not first:
-            first = header
+        headers.append(header)
         exposures.append(_exposure(header, path))
         planes.append(FilePlane.of(plain, extension))
-    return FileStack(tuple(exposures), tuple(planes), first)
+    return FileStack(tuple(exposures), tuple(planes), tuple(headers))
 
 
 def open_image(path: Path, channel: int, *, scratch: Path | None = None) -> FileImage:

@@ -147,6 +147,18 @@ def test_the_primary_header_is_that_of_the_first_frame_and_its_channel(raws: lis
     assert fits.getheader(run(raws, tmp_path).files["TRACE_TABLE"])["EXPTIME"] == raw["EXPTIME"]
 
 
+def test_a_numbered_product_has_the_header_of_its_exposure(raws: list[Path], tmp_path: Path) -> None:
+    def each(channel: Channel, params: MeanParams) -> Result:
+        image = mean(channel, params).products[0]
+        return Result(tuple(replace(image, number=number) for number in (1, 2, 3)))
+
+    found = run(raws, tmp_path, recipe=replace(RECIPE, reduce=each)).files
+    for number, raw in enumerate(raws, 1):
+        header = fits.getheader(found[f"MASTER_BIAS_{number:04d}"])
+        assert header["ARCFILE"] == fits.getval(raw, "ARCFILE")
+        assert header["ESO PRO ANCESTOR"] == fits.getval(raws[0], "ARCFILE")
+
+
 def test_the_record_says_of_what_and_how_it_was_made(raws: list[Path], tmp_path: Path) -> None:
     bias = tmp_path / "MU_MBIA.fits"
     merge_channels("MASTER_BIAS", {1: run(raws, tmp_path).files["MASTER_BIAS"]}, bias, identity=IDENTITY)
