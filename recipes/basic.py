@@ -23,7 +23,7 @@ from recipes.detector import (
     trimmed_blocks,
 )
 from recipes.illumination import ILLUM_RANGE, Illumination, TwilightCube, check_illum, relative_illumination
-from recipes.muse import BLUE_END, DISPERSION, NOTCH, RED_END, SATURATION, Flag
+from recipes.muse import BLUE_END, DISPERSION, EXTENDED_BLUE_END, NOTCH, RED_END, SATURATION, Flag
 from recipes.pixtable import (
     describe,
     flat_spectrum,
@@ -39,6 +39,7 @@ from recipes.recipe import (
     Keyword,
     Measurement,
     Product,
+    RecipeError,
     Stack,
     Table,
     parameter,
@@ -252,9 +253,23 @@ def reduce_exposures(channel: Channel, tag: str, params: BasicParams) -> tuple[t
     return tuple(products), tuple(dict.fromkeys(warnings))
 
 
+def lamp_flux(channel: Channel) -> float:
+    """Return the light of the lamp in the master flat before it was normalised.
+
+    Raises
+    ------
+    RecipeError
+        If the flat does not say it.
+    """
+    measured = channel.images["MASTER_FLAT"].measurements
+    if "FLAT MASTER INTFLUX" not in measured:
+        raise RecipeError("The master flat has no QC FLAT MASTER INTFLUX; make it anew.")
+    return float(measured["FLAT MASTER INTFLUX"])
+
+
 def useful_range(mode: str) -> tuple[float, float]:
     """Return the useful wavelengths of an instrument mode, Angstrom."""
-    return BLUE_END[mode], RED_END
+    return BLUE_END.get(mode, EXTENDED_BLUE_END), RED_END
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,18 +295,19 @@ def _reduce_exposure(
     shift = _sky_line_shift(frame, maps, params)
     low, high = useful_range(frame.exposure.mode) if params.crop else _ANY_WAVELENGTH
     pixels = find_pixels(maps, low, high, shift)
-    data, dq, stat = (
-        np.empty(len(pixels), np.float32),
-        np.empty(len(pixels), np.uint16),
-        np.empty(len(pixels), np.float32),
-    )
+    if not len(pixels):
+        raise RecipeError(
+            f"No pixel of channel {frame.channel.number} lies between {low} and {high} Angstrom; look at its"
+            " WAVECAL_TABLE.",
+            channel=frame.channel.number,
+        )
+    data, dq, stat = pixels.columns()
     saturated = 0
     for rows, image in frame.blocks():
         saturated += int(np.count_nonzero(image.dq & np.uint16(Flag.SATURATED)))
         pixels.take(rows, (image.data, image.dq, image.stat), (data, dq, stat))
     flags = mask_notch(dq, pixels.wavelength, frame.exposure.mode)
-    flux = frame.channel.images["MASTER_FLAT"].measurements["FLAT MASTER INTFLUX"]
-    keywords = [*describe(pixels), Keyword("ESO DRS MUSE FLAT FLUX LAMP", float(flux))]
+    keywords = [*describe(pixels), Keyword("ESO DRS MUSE FLAT FLUX LAMP", lamp_flux(frame.channel))]
     warnings = []
     if illumination:
         illumination.apply(pixels, data, stat)

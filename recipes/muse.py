@@ -17,18 +17,11 @@ FOCAL_SCALE = 1.705  # arcsec a mm at the mask of the calibration unit, where TE
 PIXEL = 0.2  # arcsec; unit of lengths in a GEOMETRY_TABLE, wide-field mode; MP
 DISPERSION = 1.25  # Angstrom a pixel; MP
 RED_END = 9350.0  # Angstrom, of the useful range in every mode; MP
+EXTENDED_BLUE_END = 4600.0  # Angstrom; the useful range of an extended mode, or one that is not known, begins here; MP
 
-# Where the useful range of each instrument mode begins, Angstrom; MP
+# Where the useful range of the other instrument modes begins, Angstrom; MP
 BLUE_END: Mapping[str, float] = MappingProxyType(
-    {
-        "WFM-NOAO-N": 4750.0,
-        "WFM-NONAO-N": 4750.0,
-        "WFM-NOAO-E": 4600.0,
-        "WFM-NONAO-E": 4600.0,
-        "WFM-AO-N": 4700.0,
-        "WFM-AO-E": 4600.0,
-        "NFM-AO-N": 4750.0,
-    }
+    {"WFM-NOAO-N": 4750.0, "WFM-NONAO-N": 4750.0, "WFM-AO-N": 4700.0, "NFM-AO-N": 4750.0}
 )
 # The range that the sodium notch filter of an adaptive-optics mode blocks, Angstrom; MP
 NOTCH: Mapping[str, tuple[float, float]] = MappingProxyType(

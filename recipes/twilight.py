@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recipes.basic import mask_notch, measure_illumination
+from recipes.basic import lamp_flux, mask_notch, measure_illumination
 from recipes.combine import CombinationParams
 from recipes.cube import Grid
 from recipes.detector import OverscanParams, saturation_warnings
@@ -116,7 +116,6 @@ def reduce(channel: Channel, params: TwilightParams) -> Result:
     sums = Sums.around(maps, params.lambdamin, params.lambdamax, params.dlambda)
     field = _add_slices(sums, maps, image, illumination, exposures[0].mode, params)
     prefix, number = f"TWILIGHT{channel.number}", channel.number
-    lamp = float(channel.images["MASTER_FLAT"].measurements["FLAT MASTER INTFLUX"])
     found = [
         measurement
         for k, (summary, overscan) in enumerate(zip(inputs, frames.overscans, strict=True), 1)
@@ -135,7 +134,7 @@ def reduce(channel: Channel, params: TwilightParams) -> Result:
         content=sums.content(),
         measurements=tuple(found),
         keywords=(
-            Keyword(f"{_FLUX} LAMP", lamp),
+            Keyword(f"{_FLUX} LAMP", lamp_flux(channel)),
             Keyword(f"{_FLUX} SKY{number}", field.flux),
             *(
                 Keyword(f"{PREFIX} LIMITS {axis} {end}", value)

@@ -293,6 +293,19 @@ def test_a_pixel_without_flat_is_flagged_and_zero() -> None:
     assert (found.data[here], found.stat[here], found.dq[here]) == (0, 0, Flag.BAD)
 
 
+def test_wavelengths_of_another_instrument_are_refused() -> None:
+    given = channel()
+    with pytest.raises(RecipeError, match="WAVECAL_TABLE"):
+        reduce_exposures(replace(given, tables=tables_shifted(given, 3000)), "STD", PARAMS)
+
+
+def test_a_flat_that_does_not_say_its_light_is_refused() -> None:
+    given = channel()
+    images = {**given.images, "MASTER_FLAT": replace(master_flat(CHANNEL), measurements={})}
+    with pytest.raises(RecipeError, match="INTFLUX"):
+        reduce_exposures(replace(given, images=images), "STD", PARAMS)
+
+
 def test_a_slice_without_a_place_is_refused() -> None:
     given = channel()
     with pytest.raises(RecipeError, match="slice 1 of channel 7"):
