@@ -166,11 +166,12 @@ def divide(data: Float32, stat: Float32, dq: NDArray[np.uint16], flat: Image) ->
     """
     zero = flat.data == 0
     inverse = np.divide(np.float32(1), flat.data, out=np.zeros_like(flat.data), where=~zero)
-    data *= inverse
-    part = np.square(data)
-    part *= flat.stat
-    stat += part
-    stat *= np.square(inverse, out=inverse)
+    with np.errstate(over="ignore"):  # between the slices the flat is nothing but noise around 0
+        data *= inverse
+        part = np.square(data)
+        part *= flat.stat
+        stat += part
+        stat *= np.square(inverse, out=inverse)
     mark(dq, flat.data <= 0, Flag.BAD)
 
 

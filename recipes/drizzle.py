@@ -85,21 +85,13 @@ class Sums:
         cell -= self.x
         strip = np.zeros((3, planes * columns))
 
-        def share(index: NDArray[np.intp], weight: Real, values: Real, variances: Real) -> None:
-            size = planes * columns
-            for part, offset in ((1 - right_of, 0), (right_of, 1)):
-                both = weight * part
-                strip[0] += np.bincount(index + offset, both * values, size)
-                strip[1] += np.bincount(index + offset, both, size)
-                strip[2] += np.bincount(index + offset, np.square(both) * variances, size)
-
-        inside = (plane >= 0) & (plane < planes)
-        right_of = right[inside]
-        share((plane * columns + cell)[inside], 1 - np.maximum(beyond[inside], 0), data[inside], stat[inside])
+        inside = slice(None) if plane.min() >= 0 and plane.max() < planes else (plane >= 0) & (plane < planes)
+        own = np.minimum(1 - beyond, 1)
+        _share(strip, (plane * columns + cell)[inside], right[inside], own[inside], data[inside], stat[inside])
         neighbour = plane + np.where(depth > plane, 1, -1)
         crossing = (beyond > 0) & (neighbour >= 0) & (neighbour < planes)
-        right_of = right[crossing]
-        share((neighbour * columns + cell)[crossing], beyond[crossing], data[crossing], stat[crossing])
+        index = neighbour[crossing] * columns + cell[crossing]
+        _share(strip, index, right[crossing], beyond[crossing], data[crossing], stat[crossing])
 
         along = np.clip(self.x + MIDDLE[0] + np.arange(columns) - which.x, -which.length / 2, which.length / 2)
         height = which.y + along * np.tan(which.angle) - MIDDLE[1] - self.y
@@ -144,6 +136,26 @@ class Sums:
             wavelength=float(cards["CRVAL3"]),
             step=float(cards["CD3_3"]),
         )
+
+
+def _share(strip: Real, index: NDArray[np.intp], right: Real, weight: Real, data: Float32, variance: Float32) -> None:
+    """Add pixels to a cell and to the one on its right, by the parts that lie there.
+
+    Parameters
+    ----------
+    strip : float64 array, shape (3, cells)
+        Sums of weighted data, weights, and variances with the squares of the weights.
+    index, right, weight, data, variance : arrays, shape (pixels,)
+        Cell; part of the pixel that lies in the next one; weight in both; and what is added.
+    """
+    size = strip.shape[1]
+    for part, cell in ((1 - right, index), (right, index + 1)):
+        both = weight * part
+        strip[1] += np.bincount(cell, both, size)
+        strip[0] += np.bincount(cell, both * data, size)
+        both *= both
+        both *= variance
+        strip[2] += np.bincount(cell, both, size)
 
 
 def add_up(parts: Sequence[tuple[Sums, float]], x: tuple[int, int], y: tuple[int, int]) -> tuple[Float32, Float32]:

@@ -40,7 +40,8 @@ def find_outliers(cell: NDArray[np.intp], data: Float32, stat: Float32, kind: st
     """
     if not len(cell):
         return np.zeros(0, bool)
-    order = np.argsort(cell.astype(np.uint32), kind="stable")
+    small = np.min_scalar_type(int(cell.max()))  # integers of 16 bits are sorted by their digits, which is fast
+    order = np.argsort(cell.astype(small), kind="stable")
     number = np.bincount(cell)
     there = np.flatnonzero(number)
     starts, number = (np.cumsum(number) - number)[there], number[there]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from recipes.basic import lamp_flux, mask_notch, measure_illumination
 from recipes.combine import CombinationParams
 from recipes.cube import Grid
-from recipes.detector import OverscanParams, saturation_warnings
+from recipes.detector import OverscanParams, narrowed, saturation_warnings
 from recipes.drizzle import MIDDLE, Sums, add_up
 from recipes.fieldplanes import field_plane, with_flags
 from recipes.illumination import Illumination
@@ -171,7 +171,9 @@ def _add_slices(
         if not len(pixels):
             continue
         row, column = which.pixels(pixels.origin)
-        data, stat, dq = image.data[row, column], image.stat[row, column], image.dq[row, column]
+        row *= image.data.shape[1]
+        row += column
+        data, stat, dq = np.take(image.data, row), np.take(image.stat, row), np.take(narrowed(image.dq), row)
         bad = dq != 0
         bridge(data, bad)
         if illumination:
