@@ -99,13 +99,15 @@ def test_every_pixel_is_where_eso_has_it(tables: tuple[Path, Path]) -> None:
     beyond = 0
     for number, rows in own.slices().items():
         one, other = own.block(rows.start, rows.stop), eso.block(*_ends(eso.slices()[number]))
-        both = np.isin(one.origin, other.origin), np.isin(other.origin, one.origin)
-        beyond += int(np.count_nonzero(~both[0])) + int(np.count_nonzero(~both[1]))
-        one, other = one[both[0]], other[both[1]]
+        if not np.array_equal(one.origin, other.origin):
+            both = np.isin(one.origin, other.origin), np.isin(other.origin, one.origin)
+            beyond += int(np.count_nonzero(~both[0])) + int(np.count_nonzero(~both[1]))
+            one, other = one[both[0]], other[both[1]]
         np.testing.assert_array_equal(one.origin, other.origin)
         np.testing.assert_array_equal(one.x, other.x)
         np.testing.assert_array_equal(one.y, other.y)
-        np.testing.assert_allclose(one.wavelength, other.wavelength, rtol=0, atol=abs(shift[0] - shift[1]) + 5e-4)
+        ulp = 2**-10  # Angstrom, of single precision beyond 8192 Angstrom
+        np.testing.assert_allclose(one.wavelength, other.wavelength, rtol=0, atol=abs(shift[0] - shift[1]) + ulp)
         np.testing.assert_array_equal(one.dq, other.dq)
         good = one.dq == 0
         pull = ((one.data - other.data) / np.sqrt(one.stat))[good]
