@@ -188,9 +188,10 @@ class Drizzle:
         box = [int(index.max()) - low + 2 for index, low in zip((row, plane, column), lowest, strict=True)]
         voxel = ((row - lowest[0]) * box[1] + (plane - lowest[1])) * box[2] + (column - lowest[2])
         shares, voxels = np.empty((len(pixels), 8), np.float32), np.empty((len(pixels), 8), np.int32)
-        for number, (i, j, k) in enumerate(np.ndindex(2, 2, 2)):
-            np.multiply(upper[i] * redder[j], right[k], out=shares[:, number])
-            np.add(voxel, (i * box[1] + j) * box[2] + k, out=voxels[:, number])
+        across = [height * depth for height in upper for depth in redder]
+        for number, (line, k) in enumerate(np.ndindex(4, 2)):
+            np.multiply(across[line], right[k], out=shares[:, number])
+            np.add(voxel, (line // 2 * box[1] + line % 2) * box[2] + k, out=voxels[:, number])
         ends = np.arange(0, voxels.size + 1, 8, dtype=np.int32)
         shape = math.prod(box), len(pixels)
         counted = np.stack([np.ones_like(pixels.data), pixels.data], axis=1)

@@ -40,13 +40,14 @@ WHITE = Filter(name="white", wavelength=np.array(_WHITE), throughput=np.ones(2))
 
 def find_filters(names: Sequence[str], catalogue: Source | None) -> tuple[tuple[Filter, ...], tuple[str, ...]]:
     """Return filters by name, from a FILTER_LIST or built in, and the names of those that are in neither."""
-    listed = {str(table.keywords.get("EXTNAME", "")): table for table in catalogue.tables} if catalogue else {}
+    tables = catalogue.tables if catalogue else ()
+    listed = {str(table.keywords.get("EXTNAME", "")).upper(): table for table in tables}  # case says nothing in FITS
     found, missing = [], []
     for name in names:
         if name == WHITE.name:
             found.append(WHITE)
-        elif name in listed:
-            table = listed[name]
+        elif name.upper() in listed:
+            table = listed[name.upper()]
             zero_points = (("ZP_VEGA", "ZPVEGA"), ("ZP_AB", "ZPAB"))
             found.append(
                 Filter(

@@ -122,19 +122,19 @@ def _slide_polynomial(wavelength: Real, values: Real) -> tuple[Real, Real]:
         used = places < stop[points, None]
         places = np.minimum(places, len(values) - 1)
         distance = (wavelength[places] - wavelength[points, None]) / HALF_POLYNOMIAL
-        here = values[places]
         powers = distance[..., None] ** np.arange(_ORDER + 1)
-        while True:
-            weighted = powers * used[..., None]
-            normal = np.einsum("pki,pkj->pij", weighted, powers, optimize=True)
-            right = np.einsum("pki,pk->pi", weighted, here, optimize=True)
-            coefficients = np.linalg.solve(normal, right[..., None])[..., 0]
-            residual = here - np.einsum("pki,pi->pk", powers, coefficients, optimize=True)
-            squares = np.where(used, np.square(residual), 0).sum(axis=1) / used.sum(axis=1)
-            within = used & (np.abs(residual) <= _REJECTED * np.sqrt(squares)[:, None])
-            within[within.sum(axis=1) <= _ORDER + 1] = used[within.sum(axis=1) <= _ORDER + 1]
-            if np.array_equal(within, used):
-                break
-            used = within
-        fitted[points], mean_square[points] = coefficients[:, 0], squares
+        unsettled = np.arange(len(points))  # points whose neighbourhood may lose another point
+        while len(unsettled):
+            part, here, kept = powers[unsettled], values[places[unsettled]], used[unsettled]
+            weighted = part * kept[..., None]
+            normal = weighted.swapaxes(1, 2) @ part
+            right = weighted.swapaxes(1, 2) @ here[..., None]
+            coefficients = np.linalg.solve(normal, right)
+            residual = here - (part @ coefficients)[..., 0]
+            squares = (np.square(residual) * kept).sum(axis=1) / kept.sum(axis=1)
+            fitted[points[unsettled]], mean_square[points[unsettled]] = coefficients[:, 0, 0], squares
+            within = kept & (np.abs(residual) <= _REJECTED * np.sqrt(squares)[:, None])
+            changed = (within != kept).any(axis=1) & (within.sum(axis=1) > _ORDER + 1)
+            used[unsettled[changed]] = within[changed]
+            unsettled = unsettled[changed]
     return fitted, mean_square
