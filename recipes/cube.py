@@ -19,14 +19,15 @@ from recipes.muse import DISPERSION
 from recipes.recipe import Float32, Keyword, WritableArray
 from recipes.stats import Real
 
-BLUR = 6**-0.5  # pix; standard deviation along x or y of what spreading pixels over voxels adds to an image
 COSMIC_RAY_LIMIT = 25.0  # median absolute deviations of the neighbours, in cubes of stars; MP
 _PLANES = 96  # of the cube, that are read together
 _CHUNK = 1 << 16  # pixels that are distributed together: their part of the cube stays in the processor's cache
 _BACK = 100.0  # Angstrom by which wavelength falls from the last pixel of a slice to the first of the next
 _CANDIDATE = 5.0  # sigma above both neighbours across the slices, below which no pixel is looked at for cosmic rays
+_MARGINS = 1, 1, 3  # voxels along wavelength, y and x in which neighbours of a pixel may stand
 _LEAST_NEIGHBOURS = 3  # MP
 _LEAST_WEIGHT = 1e-6  # share of a pixel, of which a voxel has no value: the error of single precision
+_MEAN_BLUR = 1 / 6  # square pix, of f (1 - f), where nothing is known
 _TESTED = 1 << 16  # candidates judged together
 
 Allocate = Callable[[tuple[int, ...], type[np.generic]], WritableArray]
@@ -209,6 +210,46 @@ class Drizzle:
         strip[here[0], :, here[1], here[2]] += sums[part].transpose(0, 3, 1, 2)
 
 
+def resampling_blur(
+    positions: Iterable[tuple[Float32, Float32, Float32]], grid: Grid, x: float, y: float, radius: float
+) -> tuple[Real, Real]:
+    """Return by how much drizzle blurs what stands at a place of the cube, in every plane.
+
+    A pixel that lies by a fraction f beside the middle of a voxel is shared with the next one, which adds f (1 - f) to
+    the variance of a profile. The slices have steps of one pix, as the voxels have, so that f is the same in all of
+    them; it changes with wavelength, because refraction moves the star through the slices.
+
+    Parameters
+    ----------
+    positions : iterable of (x, y, wavelength)
+        Of the pixels of the channels that look there: pix, pix, Angstrom.
+    grid : Grid
+    x, y : float
+        Place in the cube, counted from 0.
+    radius : float
+        Pix around it that count.
+
+    Returns
+    -------
+    along_x, along_y : arrays, shape (planes,)
+        Standard deviations, pix.
+    """
+    planes = grid.shape[0]
+    number, sums = np.zeros(planes), np.zeros((2, planes))
+    for across, up, wavelength in positions:
+        near = np.flatnonzero(np.abs(up - np.float32(grid.y + y)) < radius)
+        near = near[np.abs(across[near] - np.float32(grid.x + x)) < radius]
+        plane = np.rint((wavelength[near] - grid.wavelength) / grid.step).astype(np.intp)
+        near, plane = near[(plane >= 0) & (plane < planes)], plane[(plane >= 0) & (plane < planes)]
+        number += np.bincount(plane, minlength=planes)
+        fractions = [(place[near] - zero) % 1.0 for place, zero in ((across, grid.x), (up, grid.y))]
+        sums += [np.bincount(plane, fraction * (1 - fraction), planes) for fraction in fractions]
+    with np.errstate(invalid="ignore"):
+        variances = np.where(number > 0, sums / np.maximum(number, 1), _MEAN_BLUR)
+    along_x, along_y = np.sqrt(variances)
+    return along_x, along_y
+
+
 def _parts(pixels: FieldPixels) -> Iterator[slice]:
     """Yield parts of pixels that lie together: cut where a slice ends, and if they are many."""
     ends = np.flatnonzero(np.diff(pixels.wavelength) < -_BACK) + 1
@@ -243,8 +284,10 @@ def _shares(
 def find_cosmic_rays(pixels: FieldPixels, grid: Grid, limit: float) -> NDArray[np.bool_]:
     """Find pixels that stand out from their neighbours in the field and in wavelength.
 
-    Neighbours are the voxels around that of the pixel, but for those in the same row of the field, which the same
-    slice fills: a cosmic ray may have touched them too. Of each voxel the last of its pixels speaks.
+    Neighbours are the voxels around that of the pixel, in the rows of the field beside it and three planes. In its own
+    row, which the same slice fills, a cosmic ray may have touched the next ones too: there it is those two and three
+    pix away. Without them the peak of a sharp star, or one between two channels, would look like a cosmic ray. Of each
+    voxel the last of its pixels speaks.
 
     Parameters
     ----------
@@ -264,9 +307,9 @@ def find_cosmic_rays(pixels: FieldPixels, grid: Grid, limit: float) -> NDArray[n
             (pixels.wavelength, grid.wavelength, 1 / grid.step), (pixels.y, grid.y, 1.0), (pixels.x, grid.x, 1.0),
         )
     ]  # fmt: skip
-    # With an empty margin of one voxel around, every pixel has its 26 neighbours.
-    indices = [index - (int(index.min()) - 1) for index in indices]
-    planes, rows, columns = (int(index.max()) + 2 for index in indices)
+    # With an empty margin around, every pixel has all neighbours.
+    indices = [index - int(index.min()) + margin for index, margin in zip(indices, _MARGINS, strict=True)]
+    planes, rows, columns = (int(i.max()) + 1 + margin for i, margin in zip(indices, _MARGINS, strict=True))
     place = (indices[1] * planes + indices[0]) * columns + indices[2]
     values = np.full(rows * planes * columns, np.nan, np.float32)
     values[place] = pixels.data
@@ -274,13 +317,9 @@ def find_cosmic_rays(pixels: FieldPixels, grid: Grid, limit: float) -> NDArray[n
     brighter = np.fmax(values[place - across], values[place + across])
     candidates = np.flatnonzero(pixels.data - brighter > _CANDIDATE * np.sqrt(pixels.stat))
     around = np.array(
-        [
-            side + depth + beside
-            for side in (-across, across)
-            for depth in (-columns, 0, columns)
-            for beside in (-1, 0, 1)
-        ]
-        + [0]
+        [0]
+        + [up * across + depth * columns + beside for up in (-1, 1) for depth in (-1, 0, 1) for beside in (-1, 0, 1)]
+        + [depth * columns + beside for depth in (-1, 0, 1) for beside in (-3, -2, 2, 3)]
     )
     hit = np.zeros(len(pixels), bool)
     for start in range(0, len(candidates), _TESTED):

@@ -115,15 +115,20 @@ class MergedExposure:
         """
         found: dict[int, Limits] = {}
         for channel in self.tables:
-            for rows in self._blocks(channel):
-                x, y, wavelength, inside = self._coordinates(channel, rows)
-                if inside.any():
+            for x, y, wavelength in self.positions(channel):
+                if len(x):
                     block = Limits(*((float(v.min()), float(v.max())) for v in (x, y, wavelength)))
                     found[channel] = found.get(channel, block) | block
         if not found:
             low, high = self.wavelengths
             raise RecipeError(f"No pixel lies between {low:g} and {high:g} Angstrom; change lambdamin and lambdamax.")
         return found
+
+    def positions(self, channel: int) -> Iterator[tuple[Float32, Float32, Float32]]:
+        """Yield field positions and wavelengths of all pixels of a channel, one stack of slices after the other."""
+        for rows in self._blocks(channel):
+            x, y, wavelength, _ = self._coordinates(channel, rows)
+            yield x, y, wavelength
 
     def pixels(self, channel: int) -> Iterator[FieldPixels]:
         """Yield the good pixels of a channel, one stack of slices after the other."""

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recipes.cube import BLUR
 from recipes.muse import NOTCH
-from recipes.recipe import Float32
 from recipes.sources import CutOut, Detection, Profiles, fit_fluxes, fit_gaussians, fit_moffats
 from recipes.stats import Real, fit_polynomial
 
@@ -87,7 +85,15 @@ def choose_profile(profile: str, mode: str) -> str:
 
 
 def integrate_flux(
-    data: CutOut, stat: CutOut, wavelength: Real, aperture: Aperture, *, fwhm: float, profile: str, mode: str
+    data: CutOut,
+    stat: CutOut,
+    wavelength: Real,
+    aperture: Aperture,
+    *,
+    fwhm: float,
+    blur: tuple[Real, Real],
+    profile: str,
+    mode: str,
 ) -> tuple[Real, Real]:
     """Measure the flux of a star in every plane.
 
@@ -100,6 +106,8 @@ def integrate_flux(
     aperture : Aperture
     fwhm : float
         Width of the star, pix.
+    blur : (array, array)
+        What resampling has added to it in each plane (``cube.resampling_blur``), pix.
     profile : str
         One of ``PROFILES``, but ``auto``.
     mode : str
@@ -111,28 +119,48 @@ def integrate_flux(
         NaN where it could not be measured.
     """
     if profile == "circle":
-        return _integrate_circle(data, stat, aperture)
+        flux, variance = _integrate_circle(data, stat, aperture)
+    else:
+        flux, variance = _fit_profiles(data, stat, wavelength, aperture, fwhm, blur, profile, mode)
+    # Voxels beside each other share pixels, so that a sum of them has more noise than independent ones had.
+    shared = (1 - 2 * np.square(blur[0])) * (1 - 2 * np.square(blur[1]))
+    good = np.isfinite(flux) & (flux > 0) & np.isfinite(variance) & (variance > 0)
+    return np.where(good, flux, np.nan), np.where(good, variance / shared, np.nan)
+
+
+def _fit_profiles(
+    data: CutOut,
+    stat: CutOut,
+    wavelength: Real,
+    aperture: Aperture,
+    fwhm: float,
+    blur: tuple[Real, Real],
+    profile: str,
+    mode: str,
+) -> tuple[Real, Real]:
     x, y = aperture.x - data.column, aperture.y - data.row
     if profile == "gaussian":
         gaussians = fit_gaussians(data.values, stat.values, fwhm=fwhm, x=x, y=y)
-        return _positive(gaussians.flux, np.square(gaussians.flux_error))
+        return gaussians.flux, np.square(gaussians.flux_error)
     if profile == "moffat":
-        moffats = fit_moffats(data.values, stat.values, fwhm=fwhm, x=x, y=y, blur=BLUR)
-        return _positive(moffats.flux, np.square(moffats.flux_error))
-    values, variances, middles = _together(data.values, stat.values, wavelength)
-    moffats = fit_moffats(values, variances, fwhm=fwhm, x=x, y=y, blur=BLUR)
+        moffats = fit_moffats(data.values, stat.values, fwhm=fwhm, x=x, y=y, blur=blur)
+        return moffats.flux, np.square(moffats.flux_error)
+    values, variances, middles, *mean_blur = (
+        _together(along) for along in (data.values, stat.values / min(_TOGETHER, len(wavelength)), wavelength, *blur)
+    )
+    moffats = fit_moffats(values, variances, fwhm=fwhm, x=x, y=y, blur=(mean_blur[0], mean_blur[1]))
     shapes = smooth_shapes(moffats, middles, wavelength, mode)
     if shapes is None:
         return np.full(len(wavelength), np.nan), np.full(len(wavelength), np.nan)
-    return _positive(*fit_fluxes(data.values, stat.values, shapes, blur=BLUR))
+    return fit_fluxes(data.values, stat.values, shapes, blur=blur)
 
 
-def _together(data: Float32, stat: Float32, wavelength: Real) -> tuple[Float32, Float32, Real]:
-    """Return the means of a few planes each, their variances and wavelengths; pixels that lack in one lack in all."""
-    number = min(_TOGETHER, len(wavelength))
-    planes = len(wavelength) // number * number
-    values, variances = (a[:planes].reshape(-1, number, *a.shape[1:]).mean(axis=1) for a in (data, stat))
-    return values, variances / np.float32(number), wavelength[:planes].reshape(-1, number).mean(axis=1)
+def _together(along: Real) -> Real:
+    """Return the means of a few planes each; pixels that lack in one lack in all."""
+    number = min(_TOGETHER, len(along))
+    planes = len(along) // number * number
+    result: Real = along[:planes].reshape(-1, number, *along.shape[1:]).mean(axis=1)
+    return result
 
 
 def smooth_shapes(moffats: Profiles, fitted: Real, wavelength: Real, mode: str) -> Profiles | None:
@@ -166,11 +194,6 @@ def smooth_shapes(moffats: Profiles, fitted: Real, wavelength: Real, mode: str) 
     return Profiles(**smooth)
 
 
-def _positive(flux: Real, variance: Real) -> tuple[Real, Real]:
-    good = np.isfinite(flux) & (flux > 0) & np.isfinite(variance) & (variance > 0)
-    return np.where(good, flux, np.nan), np.where(good, variance, np.nan)
-
-
 def _integrate_circle(data: CutOut, stat: CutOut, aperture: Aperture) -> tuple[Real, Real]:
     rows, columns = np.indices(data.values.shape[1:])
     radius = np.hypot(columns + data.column - aperture.x, rows + data.row - aperture.y)
@@ -186,7 +209,7 @@ def _integrate_circle(data: CutOut, stat: CutOut, aperture: Aperture) -> tuple[R
     flux = values[:, circle].sum(axis=1) - level * pixels
     variance = variances[:, circle].sum(axis=1) + pixels * spread**2 * (1 + pixels / np.maximum(background, 1))
     bad = (missing > (_MISSING_AT_EDGE if aperture.at_edge else _MISSING)) | (background == 0)
-    return _positive(np.where(bad, np.nan, flux), np.where(bad, np.nan, variance))
+    return np.where(bad, np.nan, flux), variance
 
 
 def _clipped_mean(values: Real) -> tuple[Real, Real, NDArray[np.intp]]:

@@ -57,8 +57,7 @@ def smooth_by_polynomials(wavelength: Real, values: Real, errors: Real, ranges: 
     for inside in _members(wavelength, ranges):
         fitted, mean_square = _slide_polynomial(wavelength[inside], values[inside])
         spread = np.hypot(errors[inside], np.sqrt(mean_square))
-        symmetric = len(fitted) < len(wavelength)
-        values[inside], scatter = _slide_mean(wavelength[inside], fitted, symmetric=symmetric)
+        values[inside], scatter = _slide_mean(wavelength[inside], fitted)
         errors[inside] = np.hypot(spread, scatter)
     return values, errors
 
@@ -70,7 +69,7 @@ def smooth_by_medians(wavelength: Real, values: Real, errors: Real, ranges: tupl
     """
     values, errors = np.array(values, float), np.array(errors, float)
     for inside in _members(wavelength, ranges):
-        start, stop = _windows(wavelength[inside], HALF_MEAN, symmetric=not inside.all())
+        start, stop = _windows(wavelength[inside], HALF_MEAN, symmetric=True)
         old, old_errors = values[inside], errors[inside]
         medians, deviations = np.empty_like(old), np.empty_like(old)
         for point, (first, last) in enumerate(zip(start.tolist(), stop.tolist(), strict=True)):
@@ -87,7 +86,10 @@ def _members(wavelength: Real, ranges: tuple[Range, ...]) -> list[NDArray[np.boo
 
 
 def _windows(wavelength: Real, half: float, *, symmetric: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return first and last-but-one index of the points within ``half`` of each."""
+    """Return the first index of the points within ``half`` of each, and the one behind the last.
+
+    Windows that are symmetric end where the nearer end of the spectrum would cut them.
+    """
     start = np.searchsorted(wavelength, wavelength - half, side="left")
     stop = np.searchsorted(wavelength, wavelength + half, side="right")
     if symmetric:
@@ -97,9 +99,9 @@ def _windows(wavelength: Real, half: float, *, symmetric: bool) -> tuple[NDArray
     return start, stop
 
 
-def _slide_mean(wavelength: Real, values: Real, *, symmetric: bool) -> tuple[Real, Real]:
+def _slide_mean(wavelength: Real, values: Real) -> tuple[Real, Real]:
     """Return sliding means, and the standard deviation of the values in each."""
-    start, stop = _windows(wavelength, HALF_MEAN, symmetric=symmetric)
+    start, stop = _windows(wavelength, HALF_MEAN, symmetric=True)
     number = stop - start
     centre = values.mean()
     sums = np.concatenate([[0], np.cumsum(values - centre)])

@@ -20,7 +20,9 @@ MAD_PER_SIGMA = 0.6744897501960817  # of Gaussian noise
 FIRST_POWER = 2.5  # exponent of a Moffat profile to begin with; MP
 LEAST_PIXELS = 16  # of a cut-out, that a profile is fitted to; MP
 _STEPS = 60  # of a fit, at most
+_UNDAMPED = 1e-2  # of the diagonal; with less damping a step is nearly that of Gauss and Newton
 _CONVERGED = 1e-6  # relative decrease of chi square of a step that ends a fit
+Blur = tuple[Real | float, Real | float]
 _BATCH = 1 << 17  # pixels whose profiles are fitted together
 
 
@@ -165,7 +167,7 @@ class Profiles:
         return factor * self.width_x, factor * self.width_y
 
 
-def fit_moffats(data: Float32, stat: Float32, *, fwhm: float, x: float, y: float, blur: float = 0.0) -> Profiles:
+def fit_moffats(data: Float32, stat: Float32, *, fwhm: float, x: float, y: float, blur: Blur = (0.0, 0.0)) -> Profiles:
     """Fit an elliptical Moffat profile on a level background to each cut-out.
 
     Parameters
@@ -176,9 +178,10 @@ def fit_moffats(data: Float32, stat: Float32, *, fwhm: float, x: float, y: float
         About the width of the stars, pix.
     x, y : float
         About their centre, counted from the first pixel.
-    blur : float
-        Standard deviation along each axis, pix, of what resampling has added (``cube.BLUR``). The profile is that
-        before: a Moffat profile that was blurred is none any more, and its flux would come out one per cent too low.
+    blur : (float or array, float or array)
+        Standard deviation along x and y, pix, of what resampling has added to each cut-out (``cube.resampling_blur``).
+        The profile is that before: a Moffat profile that was blurred is none any more, and its flux would come out
+        one per cent too low.
 
     Returns
     -------
@@ -187,9 +190,8 @@ def fit_moffats(data: Float32, stat: Float32, *, fwhm: float, x: float, y: float
     """
     alpha = fwhm / (2 * math.sqrt(2 ** (1 / FIRST_POWER) - 1))
     start = _start(data, x, y, alpha, math.pi * alpha**2 / (FIRST_POWER - 1))
-    start[:, 6], low, high = FIRST_POWER, 1.05, 50.0
-    model = _blurred(_moffat, blur)
-    fitted, errors = _fit(model, data, stat, start, np.array([0, 0, 0, 0, 0.1, 0.1, low, -0.99]), high)
+    start[:, 6], start[:, 8], start[:, 9] = FIRST_POWER, *blur
+    fitted, errors = _fit(_moffat, data, stat, start, np.array([0, 0, 0, 0, 0.1, 0.1, 1.05, -0.99]), 50.0)
     return _profiles(fitted, errors, fitted[:, 6])
 
 
@@ -201,7 +203,7 @@ def fit_gaussians(data: Float32, stat: Float32, *, fwhm: float, x: float, y: flo
     return _profiles(fitted, errors, np.full(len(fitted), np.nan))
 
 
-def fit_fluxes(data: Float32, stat: Float32, shapes: Profiles, *, blur: float = 0.0) -> tuple[Real, Real]:
+def fit_fluxes(data: Float32, stat: Float32, shapes: Profiles, *, blur: Blur = (0.0, 0.0)) -> tuple[Real, Real]:
     """Fit flux and background alone of Moffat profiles of known shape.
 
     Parameters
@@ -209,7 +211,7 @@ def fit_fluxes(data: Float32, stat: Float32, shapes: Profiles, *, blur: float = 
     data, stat : arrays, shape (cut-outs, rows, columns)
     shapes : Profiles
         One for each cut-out; their flux and background do not matter.
-    blur : float
+    blur : (float or array, float or array)
         As for ``fit_moffats``.
 
     Returns
@@ -219,11 +221,14 @@ def fit_fluxes(data: Float32, stat: Float32, shapes: Profiles, *, blur: float = 
     """
     rows, columns = _indices(data)
     flux, variance = np.full(len(data), np.nan), np.full(len(data), np.nan)
+    known = np.zeros((len(data), 10))
+    known[:, 1], known[:, 8], known[:, 9] = 1, *blur
+    for number, name in enumerate(_NAMES[2:], start=2):
+        known[:, number] = getattr(shapes, name)
     for some in _batches(data):
         values, weights = _weighted(data[some], stat[some])
-        parameters = np.stack([getattr(shapes, name)[some] for name in _NAMES], axis=1)
-        parameters[:, 0], parameters[:, 1] = 0, 1
-        profile, _ = _blurred(_moffat, blur)(parameters, columns, rows)
+        parameters = known[some]
+        profile, _ = _blurred(_moffat)(parameters, columns, rows)
         total = weights.sum(axis=1)
         first, second = (weights * profile).sum(axis=1), (weights * np.square(profile)).sum(axis=1)
         light, both = (weights * values).sum(axis=1), (weights * profile * values).sum(axis=1)
@@ -235,6 +240,7 @@ def fit_fluxes(data: Float32, stat: Float32, shapes: Profiles, *, blur: float = 
     return flux, variance
 
 
+# Parameters of a profile; behind them stands the blur along x and y, which is never fitted.
 _NAMES = ("background", "flux", "x", "y", "width_x", "width_y", "power", "tilt")
 _Model = Callable[[Real, Real, Real], tuple[Real, Real]]
 
@@ -267,7 +273,7 @@ def _start(data: Float32, x: float, y: float, width: float, area: float) -> Real
     counted = np.isfinite(flat).any(axis=1)
     level, peak = np.zeros(len(data)), np.ones(len(data))
     level[counted], peak[counted] = np.nanmedian(flat[counted], axis=1), np.nanmax(flat[counted], axis=1)
-    start = np.zeros((len(data), len(_NAMES)))
+    start = np.zeros((len(data), len(_NAMES) + 2))
     start[:, 0], start[:, 1] = level, np.maximum(peak - level, 1e-30) * area
     start[:, 2], start[:, 3], start[:, 4], start[:, 5] = x, y, width, width
     return start
@@ -284,7 +290,7 @@ def _moffat(p: Real, columns: Real, rows: Real) -> tuple[Real, Real]:
     star = flux * unit
     slope = -power * star / base  # by the base
     by_u, by_v = slope * (2 * u + 2 * tilt * v) / rest, slope * (2 * v + 2 * tilt * u) / rest
-    derivatives = np.empty((len(p), 8, len(columns)))
+    derivatives = np.empty((len(p), 8, columns.shape[-1]))
     by_parameter: tuple[Real | float, ...] = (
             1.0, unit, -by_u / width_x, -by_v / width_y, -(star + by_u * u) / width_x, -(star + by_v * v) / width_y,
             star * (1 / (power - 1) - logarithm),
@@ -295,15 +301,16 @@ def _moffat(p: Real, columns: Real, rows: Real) -> tuple[Real, Real]:
     return background + star, derivatives
 
 
-def _blurred(model: _Model, blur: float) -> _Model:
+def _blurred(model: _Model) -> _Model:
     """Return a model convolved with four points around each pixel, which have the variance of the blur."""
-    if blur == 0:
-        return model
 
     def mean(p: Real, columns: Real, rows: Real) -> tuple[Real, Real]:
-        profile, derivatives = model(p, columns - blur, rows - blur)
-        for dx, dy in ((-blur, blur), (blur, -blur), (blur, blur)):
-            more, more_derivatives = model(p, columns + dx, rows + dy)
+        dx, dy = p[:, 8, None], p[:, 9, None]
+        if not dx.any() and not dy.any():
+            return model(p, columns, rows)
+        profile, derivatives = model(p, columns - dx, rows - dy)
+        for right, up in ((-dx, dy), (dx, -dy), (dx, dy)):
+            more, more_derivatives = model(p, columns + right, rows + up)
             profile += more
             derivatives += more_derivatives
         return profile / 4, derivatives / 4
@@ -319,7 +326,7 @@ def _gaussian(p: Real, columns: Real, rows: Real) -> tuple[Real, Real]:
     unit = np.exp(-form / (2 * rest)) / (2 * np.pi * width_x * width_y * np.sqrt(rest))
     star = flux * unit
     by_u, by_v = -star * (u - tilt * v) / rest, -star * (v - tilt * u) / rest
-    derivatives = np.empty((len(p), 8, len(columns)))
+    derivatives = np.empty((len(p), 8, columns.shape[-1]))
     by_parameter: tuple[Real | float, ...] = (
             1.0, unit, -by_u / width_x, -by_v / width_y, -(star + by_u * u) / width_x, -(star + by_v * v) / width_y,
             0.0, star * (tilt + u * v - tilt * form / rest) / rest,
@@ -336,7 +343,7 @@ def _fit(
 
     Returns
     -------
-    parameters, errors : arrays, shape (cut-outs, 8)
+    parameters, errors : arrays, shape (cut-outs, 10)
         NaN where the fit failed.
     """
     rows, columns = _indices(data)
@@ -347,7 +354,15 @@ def _fit(
         indices = np.arange(some.start, some.stop)[counted]
         if len(indices):
             fitted = _fit_batch(
-                model, values[counted], weights[counted], start[indices], columns, rows, least, most_power, frozen
+                _blurred(model),
+                values[counted],
+                weights[counted],
+                start[indices],
+                columns,
+                rows,
+                least,
+                most_power,
+                frozen,
             )
             parameters[indices], errors[indices] = fitted
     return parameters, errors
@@ -382,7 +397,8 @@ def _fit_batch(
         trial[~allowed] = current[at][~allowed]
         new = _equations(model, trial, values[at], weights[at], columns, rows, free)
         better = allowed & (new[0] <= chi_square[at])
-        small = better & (chi_square[at] - new[0] <= _CONVERGED * new[0])
+        # A step that damping made small says nothing about how far the minimum is.
+        small = better & (chi_square[at] - new[0] <= _CONVERGED * new[0]) & (damping[at] <= _UNDAMPED)
         good = at[better]
         current[good], chi_square[good] = trial[better], new[0][better]
         normal[good], gradient[good] = new[1][better], new[2][better]

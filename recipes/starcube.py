@@ -1,14 +1,14 @@
 """The cube of an exposure with stars, and the flux of each star in it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recipes.cube import COSMIC_RAY_LIMIT, Allocate, Drizzle, Grid
+from recipes.cube import COSMIC_RAY_LIMIT, Allocate, Drizzle, Grid, resampling_blur
 from recipes.exposure import Limits, MergedExposure
 from recipes.filters import FieldImages, Filter
 from recipes.muse import PIXEL, Flag
@@ -220,13 +220,25 @@ def measure_stars(
                 cuts[0]._replace(values=np.concatenate([part.values for part in cuts]))
                 for cuts in zip(*parts, strict=True)
             )
+            blur = resampling_blur(
+                _positions_around(exposure, limits, grid.y + star.y, width), grid, star.x, star.y, width
+            )
             flux, variance = integrate_flux(
-                values, variances, grid.wavelengths, aperture, fwhm=width, profile=profile, mode=mode
+                values, variances, grid.wavelengths, aperture, fwhm=width, blur=blur, profile=profile, mode=mode
             )
         stars.append(StarFlux(x=star.x, y=star.y, flux=flux, variance=variance))
     measurements = measure_sources(middle, float(grid.wavelengths[plane]), mode)
     cube = StarCube(grid=grid, data=data, stat=stat, images=images.planes(_UNITS[0]), measurements=measurements)
     return cube, StarFluxes(grid=grid, stars=tuple(stars))
+
+
+def _positions_around(
+    exposure: MergedExposure, limits: Mapping[int, Limits], y: float, radius: float
+) -> Iterator[tuple[Float32, Float32, Float32]]:
+    """Yield the positions of the pixels of the channels that look at some rows of the field."""
+    for channel, extent in limits.items():
+        if extent.y[0] - radius < y < extent.y[1] + radius:
+            yield from exposure.positions(channel)
 
 
 def _width_of(image: Float32, star: Detection, otherwise: float) -> float:
