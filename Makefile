@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CHANNELS ?= 1,12
+CHANNELS ?= 11-13
 DEMO ?= demo
 PROCESSES ?= auto
 DEBIAN_REFEREE := esorex cpl-plugin-muse

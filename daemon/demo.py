@@ -27,6 +27,7 @@ from daemon.cli.standing import lying
 from daemon.report import NightReport, compile_report, unaccounted
 from recipes.muse import INSTRUMENT
 from recipes.simulator.night import NightPlan
+from recipes.simulator.statics import write_statics
 from tasks.settings import load_settings
 from tasks.site import Site
 
@@ -109,6 +110,7 @@ def demonstrate(folder: Path, plan: NightPlan, console: Console) -> Demonstratio
     start = time.monotonic()
     with _process("run", "--settings", str(folder / SETTINGS_FILE), log=folder / "daemon.log") as daemon:
         _wait_for_registry(site, daemon)
+        _deliver_statics(plan, folder, site.settings.archive.incoming)
         simulation = ("simulate", str(site.settings.archive.incoming), *_options(plan))
         with _process(*simulation, log=folder / "simulator.log", nice=10) as simulator:
             running = _Running(
@@ -186,6 +188,13 @@ def _wait_for_registry(site: Site, daemon: subprocess.Popen[bytes]) -> None:
             log = site.settings.archive.root.parent / "daemon.log"
             raise RefusedError(f"the daemon did not start; it says: {log.read_text().strip()[-2000:]}")
         time.sleep(TURN_SECONDS)
+
+
+def _deliver_statics(plan: NightPlan, folder: Path, incoming: Path) -> None:
+    """Give the daemon the static calibrations of the night, each file as a whole."""
+    for path in write_statics(plan, folder / "statics"):
+        path.rename(incoming / path.name)
+    (folder / "statics").rmdir()
 
 
 class Spoiler:

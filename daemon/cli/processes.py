@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from recipes.simulator.schedule import Sequence
     from tasks.settings import Settings
 
-Channels = Annotated[str, typer.Option("--channels", metavar="LIST", help="Channels, for instance 1,12 or 1-24.")]
+Channels = Annotated[str, typer.Option("--channels", metavar="LIST", help="Channels, for instance 11-13 or 1,12.")]
 Night = Annotated[
     datetime,
     typer.Option("--night", metavar="DATE", formats=["%Y-%m-%d"], help="Night, by the date on which it begins."),
@@ -101,7 +101,7 @@ def simulate(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the frames go; made if need be.")],
     *,
     night: Night = datetime(2026, 6, 17),  # noqa: DTZ001 - a date; the option has no time of day
-    channels: Channels = "1,12",
+    channels: Channels = "11-13",
     sequences: Annotated[
         str,
         typer.Option(metavar="LIST", help="Sequences, for instance BIAS,FLAT; those of a usual night if not given."),
@@ -159,7 +159,7 @@ def demo(
         ),
     ] = Path("demo"),
     *,
-    channels: Channels = "1,12",
+    channels: Channels = "11-13",
     night: Night = datetime(2026, 6, 17),  # noqa: DTZ001 - a date; the option has no time of day
     seed: Seed = 1,
     as_json: AsJson = False,
