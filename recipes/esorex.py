@@ -220,7 +220,7 @@ def _failure(recipe: str, code: int, told: str, log: Path) -> Exception:
         return ChildProcessError(f"ESO's {recipe} was ended by {died.name} from outside; see {log}")
     if shutil.disk_usage(log.parent).free < _LEAST_ROOM:
         return OSError(errno.ENOSPC, f"ESO's {recipe} failed with a full disk; make room, see {log}")
-    errors = _said(told, "ERROR") or told.strip().splitlines()
+    errors = _said(told, "ERROR") or _said(told, "ERROR", of_cpl=True) or told.strip().splitlines()
     said = "; ".join(errors[-_LAST_ERRORS:])
     how = f"crashed ({died.name})" if died else f"failed with exit code {code}"
     return RecipeError(f"ESO's {recipe} {how}: {said or 'it said nothing'}. Its log is {log}.", exit_code=code)
@@ -235,7 +235,8 @@ def _warnings(recipe: str, told: str, log: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _said(told: str, *levels: str) -> list[str]:
-    """Return the messages of these levels in words, each once."""
+def _said(told: str, *levels: str, of_cpl: bool = False) -> list[str]:
+    """Return the messages of these levels, each once: those in words, or what CPL dumps."""
     matches = [match for match in map(_LINE.match, told.splitlines()) if match and match["level"] in levels]
-    return list(dict.fromkeys(match["text"].strip() for match in matches if not _TRACE.match(match["text"])))
+    wanted = (match["text"].strip() for match in matches if bool(_TRACE.match(match["text"])) == of_cpl)
+    return list(dict.fromkeys(wanted))

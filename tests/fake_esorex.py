@@ -85,11 +85,16 @@ def _write_bias(deed: str, channel: int, sof: Path, options: dict[str, str]) -> 
 
     lines = [line.split() for line in sof.read_text().splitlines()]
     raws = [path for path, tag in lines if tag == "BIAS"]
-    data = np.mean(
-        [fits.getdata(path, f"CHAN{channel:02d}")[32:-32, 32:-32] for path in raws], axis=0, dtype=np.float32
+    name = f"CHAN{channel:02d}"
+    output = fits.getheader(raws[0], name)
+    margin = output["ESO DET OUT1 PRSCX"]
+    rows, columns = (
+        np.r_[margin : margin + length, length + 3 * margin : 2 * length + 3 * margin]
+        for length in (output["ESO DET OUT1 NY"], output["ESO DET OUT1 NX"])
     )
+    data = np.mean([fits.getdata(path, name)[np.ix_(rows, columns)] for path in raws], axis=0, dtype=np.float32)
     header = fits.getheader(raws[0]).copy(strip=True)
-    header["EXTNAME"] = f"CHAN{channel:02d}"
+    header["EXTNAME"] = name
     header["PIPEFILE"] = f"MASTER_BIAS-{channel:02d}.fits"
     header["HIERARCH ESO PRO CATG"] = "MASTER_DARK" if deed == "mistakes" else "MASTER_BIAS"
     header["HIERARCH ESO PRO REC1 PIPE ID"] = f"muse/{VERSION}"

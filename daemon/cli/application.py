@@ -2,7 +2,7 @@
 
 import typer
 
-from daemon.cli import certification, orders, processes, statics, upkeep, views
+from daemon.cli import certification, comparing, orders, processes, statics, upkeep, views
 
 app = typer.Typer(
     name="musecal",
@@ -14,7 +14,16 @@ app = typer.Typer(
 )
 for panel, commands in {
     "Processes": (processes.run, processes.watch, processes.worker, processes.simulate, processes.demo),
-    "Looking": (views.status, views.night, views.queue, views.show, views.why, views.products, views.cascade),
+    "Looking": (
+        views.status,
+        views.night,
+        views.queue,
+        views.show,
+        views.why,
+        views.products,
+        views.cascade,
+        comparing.compare,
+    ),
     "Orders": (
         orders.requeue,
         orders.hold,

@@ -313,6 +313,92 @@ def _product_lines(line: ProductLine) -> list[RenderableType]:
     return page
 
 
+_COMPARED = ("median", "typical", "largest", "median/σ", "typical/σ", "largest/σ", "> 3 σ")
+_FURTHER = 12  # QC1 parameters that are told of a product; all are in the JSON
+
+
+def comparison_page(record: Record) -> list[RenderableType]:
+    """Return how far two makes of a step differ, product by product."""
+    costs = [
+        (engine, record["versions"][engine], duration_text(cost["seconds"]), size_text(cost["memory"]))
+        for engine, cost in record["costs"].items()
+    ]
+    page: list[RenderableType] = [
+        Text(f"{record['step']}, in the archive by {record['archived']}", style="bold"),
+        "",
+        table("", ("engine", "version", "CPU", "memory"), costs, right=("CPU", "memory")),
+    ]
+    for catg, product in record["products"].items():
+        page += ["", *_compared(catg, product)]
+    return page + [Text(f"Warning: {text}", style="yellow") for text in record["warnings"]]
+
+
+def _compared(catg: str, product: Record) -> list[RenderableType]:
+    """Return one product: what is measured in sigma, then flags and variances, then QC1 parameters that differ."""
+    found = product["differences"]
+    if not found:
+        return [f"{catg}: the other engine made none."]
+    coefficients = [item for item in found if item["kind"] == "column" and not item["sigma"] and not item["remark"]]
+    curves = any(item["kind"] == "curve" for item in found)
+    numbers = [
+        item
+        for item in found
+        if item["kind"] != "QC parameter" and not item["remark"] and not (curves and item in coefficients)
+    ]
+    rows = [
+        (
+            item["channel"] or "all", item["what"],
+            *(_figure(item[name]) for name in ("median", "typical", "largest")), _short(item["unit"]),
+            *(_figure(item[name]) for name in ("median_sigma", "typical_sigma", "largest_sigma")),
+            "" if item["beyond"] is None else f"{item['beyond']:.2%}",
+        )
+        for item in numbers
+    ]  # fmt: skip
+    columns = ("channel", "what", *_COMPARED[:3], "unit", *_COMPARED[3:])
+    page: list[RenderableType] = [table(f"{catg}: ESO's less ours", columns, rows, right=("channel", *_COMPARED))]
+    sigmas = dict.fromkeys(item["sigma"] for item in numbers if item["sigma"])
+    page += [Text(f"σ: {', '.join(sigmas)}; typical: half of the range of the middle 68 %", style="dim")] * bool(sigmas)
+    page += [
+        Text(f"Channel {item['channel'] or 'all'}, {item['what']}: {item['remark']}.")
+        for item in found
+        if item["remark"] and item["kind"] != "QC parameter"
+    ]
+    if curves and coefficients:
+        page.append(Text(f"{len(coefficients)} columns of coefficients are in the JSON.", style="dim"))
+    page += _parameters([item for item in found if item["kind"] == "QC parameter"])
+    if product["picture"]:
+        page.append(Text(f"Picture: {product['picture']}"))
+    return page
+
+
+def _parameters(items: Sequence[Record]) -> list[RenderableType]:
+    """Return the QC1 parameters that differ most."""
+    if not items:
+        return []
+    far = [item for item in items if (item["largest_sigma"] or 0) > 1]
+    alone = [item for item in items if item["remark"].startswith("only")]
+    told = (
+        f"QC parameters: {len(items)} compared, {len(far)} differ by more than 1 %, {len(alone)} only one of them has"
+    )
+    rows = [
+        (item["channel"] or "all", item["what"], f"{item['median_sigma']:+.1f} %", item["remark"])
+        for item in sorted(far, key=lambda item: -item["largest_sigma"])[:_FURTHER]
+    ]
+    return [
+        Text(told),
+        *([table("", ("channel", "parameter", "differs", ""), rows, right=("channel", "differs"))] * bool(rows)),
+    ]
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _short(unit: str) -> str:
+    """Return a unit, without that of magnitudes that fills a line."""
+    return "mag" if unit.startswith("2.5*log10") else unit
+
+
 def _fate_text(fate: Fate, reason: str = "") -> Text:
     return Text.assemble((fate, _FATE_STYLE.get(fate, "yellow")), f": {reason}" if reason else "")
 
