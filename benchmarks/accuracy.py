@@ -11,13 +11,17 @@ from scipy.special import erf
 
 from recipes.lsf import full_widths
 from recipes.muse import DETECTOR, SLICES, Flag, Quadrant
+from recipes.simulator.atmosphere import telluric_depth
+from recipes.simulator.celestial import blurred
 from recipes.simulator.optics import DISPERSION, lsf_fwhm
-from recipes.simulator.spectra import FWHM_PER_SIGMA
+from recipes.simulator.spectra import FWHM_PER_SIGMA, GRID
 from recipes.simulator.truth import Truth
 
 ROUNDING = 1 / 12  # square adu, variance of rounding to whole adu
 LEAST_WAVELENGTH = 4780.0  # Angstrom; below it the flat has next to no light
 GREATEST_WAVELENGTH = 9300.0  # Angstrom, the end of the range that is held to
+FIRST_RESPONSE = 4800.0  # Angstrom; below it the blue filter begins
+DEEP = 0.95  # transmission, below which a telluric band counts
 FAR = 6.0  # sigma, beyond which a value is an outlier
 Numbers = dict[str, float]
 
@@ -158,6 +162,25 @@ def profile_accuracy(path: Path, blurs: Sequence[float]) -> Numbers:
         "LSF width, mean error, %": 100 * float(np.abs(ratio.mean() - 1)),
         "LSF width, greatest error, %": 100 * float(np.abs(ratio - 1).max()),
         "LSF greatest deviation, % of peak": 100 * float(np.abs(cube - true).max() / true.max()),
+    }
+
+
+def response_accuracy(response: Path, telluric: Path, truth: Path) -> Numbers:
+    """Compare a STD_RESPONSE with the true one beside the frames, and a STD_TELLURIC with the simulator's air."""
+    found, true = fits.getdata(response, 1), fits.getdata(truth, 1)
+    inside = (found["lambda"] > FIRST_RESPONSE) & (found["lambda"] < GREATEST_WAVELENGTH)
+    x = (found["lambda"][inside] - 7000) / 1000
+    away = found["response"][inside] - np.interp(found["lambda"][inside], true["lambda"], true["response"])
+    slope, offset = np.polyfit(x, away, 1)
+    bands = fits.getdata(telluric, 1)
+    transmission = np.interp(bands["lambda"], GRID, blurred(np.exp(-telluric_depth())))
+    absorbed = (bands["ftelluric"] - transmission)[transmission < DEEP]
+    return {
+        "response offset at 7000 Angstrom, mag": float(np.abs(offset)),
+        "response slope, mag a 1000 Angstrom": float(np.abs(slope)),
+        "response rms about its slope, mag": float((away - slope * x - offset).std()),
+        "telluric bands, mean error": float(np.abs(absorbed.mean())),
+        "telluric bands, rms": float(absorbed.std()),
     }
 
 

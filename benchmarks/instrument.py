@@ -1,4 +1,4 @@
-"""Print time and memory of the recipes that join channels, beside ESO's, on the same frames in the same run.
+"""Print time, memory and accuracy of the recipes that join channels, beside ESO's, on the same frames in the same run.
 
 ``python -m benchmarks.instrument`` simulates a night of channels 1 and 11 to 13 first (8 GB, two minutes), and makes
 with our recipes the master calibrations that both sides start from. ``--frames FOLDER`` takes such a night.
@@ -17,6 +17,7 @@ from pathlib import Path
 from astropy.io import fits
 
 from benchmarks.__main__ import Cost, run
+from benchmarks.accuracy import Numbers, response_accuracy
 from recipes.simulator.night import NightPlan, write_night
 from recipes.simulator.schedule import Sequence as Sequences
 from recipes.simulator.statics import FILES, write_statics
@@ -165,6 +166,14 @@ def measure_eso(bench: Bench, task: Task, folder: Path) -> Cost:
     return _together(costs)
 
 
+def accuracy(bench: Bench, task: Task, folder: Path, end: str = "") -> Numbers:
+    """Return how far the products of a task in a folder are from the truth; nothing where there is none to tell."""
+    if task.recipe != "muse_standard":
+        return {}
+    response, telluric = (folder / f"{catg}{end}.fits" for catg in ("STD_RESPONSE", "STD_TELLURIC"))
+    return response_accuracy(response, telluric, bench.calibration("STD_RESPONSE", 0))
+
+
 def _together(costs: Sequence[Cost]) -> Cost:
     return Cost(sum(cost.cpu for cost in costs), max(cost.memory for cost in costs))
 
@@ -190,19 +199,27 @@ def main() -> None:
         print("One core. CPU is user and system time of all processes, memory that of the largest one.\n")
         print("recipe            channels   CPU s                     peak memory, MB")
         print("                             ours    ESO    ratio      ours    ESO    ratio")
+        found: Numbers = {}
+        eso_found: Numbers = {}
         for task in (*TASKS, *([GEOMETRY] if given.geometry else [])):
             ours = measure_ours(bench, task)
+            found |= accuracy(bench, task, bench.products)
             line = f"{task.recipe:17} {len(task.channels):8} {ours.cpu:7.2f}"
             if theirs:
                 folder = Path(name) / task.recipe
                 folder.mkdir()
                 eso = measure_eso(bench, task, folder)
+                eso_found |= accuracy(bench, task, folder, "_0001")
                 shutil.rmtree(folder)
                 line += f" {eso.cpu:6.1f} {eso.cpu / ours.cpu:8.1f}   {ours.memory:7.0f} {eso.memory:6.0f}"
                 line += f" {eso.memory / ours.memory:8.1f}"
             else:
                 line += f" {'-':>6} {'-':>8}   {ours.memory:7.0f} {'-':>6} {'-':>8}"
             print(line, flush=True)
+        print("\nagainst the truth                         ours        ESO")
+        for quantity, value in found.items():
+            beside = f"{eso_found[quantity]:10.5g}" if theirs else f"{'-':>10}"
+            print(f"{quantity:37} {value:9.5g} {beside}")
 
 
 if __name__ == "__main__":
