@@ -195,7 +195,7 @@ def measure_sensitivity(
 
 
 def restrict_to_mode(sensitivity: Sensitivity, mode: str) -> Sensitivity:
-    """Leave out what is bluer than the useful range of an ``INS MODE``."""
+    """Leave out what the blue filter of an ``INS MODE`` takes away; an extended mode has none."""
     good = sensitivity.wavelength >= _BLUE_LIMIT.get(mode, BLUE_END.get(mode, 0.0))
     return Sensitivity(**{name: values[good] for name, values in vars(sensitivity).items()})
 

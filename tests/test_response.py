@@ -149,7 +149,7 @@ def test_it_is_extended_by_lines_with_growing_errors() -> None:
     assert len(found.wavelength) == len(WAVELENGTH) + 200
 
 
-@pytest.mark.parametrize(("mode", "first"), [("WFM-NOAO-N", 4750.0), ("WFM-AO-N", 4690.0), ("WFM-NOAO-E", 4600.0)])
+@pytest.mark.parametrize(("mode", "first"), [("WFM-NOAO-N", 4750.0), ("WFM-AO-N", 4690.0), ("WFM-NOAO-E", 4550.0)])
 def test_what_is_bluer_than_the_mode_is_left_out(mode: str, first: float) -> None:
     grid = np.arange(4550.0, 4800.0, 1.25)
     wide = Sensitivity(wavelength=grid, value=grid, error=grid, transmission=grid)
