@@ -19,6 +19,7 @@ from recipes.muse import DISPERSION
 from recipes.recipe import Float32, Keyword, WritableArray
 from recipes.stats import Real
 
+BLUR = 6**-0.5  # pix; standard deviation along x or y of what spreading pixels over voxels adds, on average
 COSMIC_RAY_LIMIT = 25.0  # median absolute deviations of the neighbours, in cubes of stars; MP
 _PLANES = 96  # of the cube, that are read together
 _CHUNK = 1 << 16  # pixels that are distributed together: their part of the cube stays in the processor's cache
@@ -27,7 +28,6 @@ _CANDIDATE = 5.0  # sigma above both neighbours across the slices, below which n
 _MARGINS = 1, 1, 3  # voxels along wavelength, y and x in which neighbours of a pixel may stand
 _LEAST_NEIGHBOURS = 3  # MP
 _LEAST_WEIGHT = 1e-6  # share of a pixel, of which a voxel has no value: the error of single precision
-_MEAN_BLUR = 1 / 6  # square pix, of f (1 - f), where nothing is known
 _TESTED = 1 << 16  # candidates judged together
 
 Allocate = Callable[[tuple[int, ...], type[np.generic]], WritableArray]
@@ -245,7 +245,7 @@ def resampling_blur(
         fractions = [(place[near] - zero) % 1.0 for place, zero in ((across, grid.x), (up, grid.y))]
         sums += [np.bincount(plane, fraction * (1 - fraction), planes) for fraction in fractions]
     with np.errstate(invalid="ignore"):
-        variances = np.where(number > 0, sums / np.maximum(number, 1), _MEAN_BLUR)
+        variances = np.where(number > 0, sums / np.maximum(number, 1), BLUR**2)
     along_x, along_y = np.sqrt(variances)
     return along_x, along_y
 

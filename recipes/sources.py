@@ -22,7 +22,7 @@ LEAST_PIXELS = 16  # of a cut-out, that a profile is fitted to; MP
 _STEPS = 60  # of a fit, at most
 _UNDAMPED = 1e-2  # of the diagonal; with less damping a step is nearly that of Gauss and Newton
 _CONVERGED = 1e-6  # relative decrease of chi square of a step that ends a fit
-Blur = tuple[Real | float, Real | float]
+Blur = float | tuple[Real | float, Real | float]
 _BATCH = 1 << 17  # pixels whose profiles are fitted together
 
 
@@ -167,7 +167,7 @@ class Profiles:
         return factor * self.width_x, factor * self.width_y
 
 
-def fit_moffats(data: Float32, stat: Float32, *, fwhm: float, x: float, y: float, blur: Blur = (0.0, 0.0)) -> Profiles:
+def fit_moffats(data: Float32, stat: Float32, *, fwhm: float, x: float, y: float, blur: Blur = 0.0) -> Profiles:
     """Fit an elliptical Moffat profile on a level background to each cut-out.
 
     Parameters
@@ -178,8 +178,9 @@ def fit_moffats(data: Float32, stat: Float32, *, fwhm: float, x: float, y: float
         About the width of the stars, pix.
     x, y : float
         About their centre, counted from the first pixel.
-    blur : (float or array, float or array)
-        Standard deviation along x and y, pix, of what resampling has added to each cut-out (``cube.resampling_blur``).
+    blur : float, or (float or array, float or array)
+        Standard deviation, pix, of what resampling has added to the cut-outs: ``cube.BLUR`` on average, or that along x
+        and that along y, of each (``cube.resampling_blur``).
         The profile is that before: a Moffat profile that was blurred is none any more, and its flux would come out
         one per cent too low.
 
@@ -190,7 +191,7 @@ def fit_moffats(data: Float32, stat: Float32, *, fwhm: float, x: float, y: float
     """
     alpha = fwhm / (2 * math.sqrt(2 ** (1 / FIRST_POWER) - 1))
     start = _start(data, x, y, alpha, math.pi * alpha**2 / (FIRST_POWER - 1))
-    start[:, 6], start[:, 8], start[:, 9] = FIRST_POWER, *blur
+    start[:, 6], start[:, 8], start[:, 9] = FIRST_POWER, *_along_both(blur)
     fitted, errors = _fit(_moffat, data, stat, start, np.array([0, 0, 0, 0, 0.1, 0.1, 1.05, -0.99]), 50.0)
     return _profiles(fitted, errors, fitted[:, 6])
 
@@ -203,7 +204,7 @@ def fit_gaussians(data: Float32, stat: Float32, *, fwhm: float, x: float, y: flo
     return _profiles(fitted, errors, np.full(len(fitted), np.nan))
 
 
-def fit_fluxes(data: Float32, stat: Float32, shapes: Profiles, *, blur: Blur = (0.0, 0.0)) -> tuple[Real, Real]:
+def fit_fluxes(data: Float32, stat: Float32, shapes: Profiles, *, blur: Blur = 0.0) -> tuple[Real, Real]:
     """Fit flux and background alone of Moffat profiles of known shape.
 
     Parameters
@@ -211,7 +212,7 @@ def fit_fluxes(data: Float32, stat: Float32, shapes: Profiles, *, blur: Blur = (
     data, stat : arrays, shape (cut-outs, rows, columns)
     shapes : Profiles
         One for each cut-out; their flux and background do not matter.
-    blur : (float or array, float or array)
+    blur : float, or (float or array, float or array)
         As for ``fit_moffats``.
 
     Returns
@@ -222,7 +223,7 @@ def fit_fluxes(data: Float32, stat: Float32, shapes: Profiles, *, blur: Blur = (
     rows, columns = _indices(data)
     flux, variance = np.full(len(data), np.nan), np.full(len(data), np.nan)
     known = np.zeros((len(data), 10))
-    known[:, 1], known[:, 8], known[:, 9] = 1, *blur
+    known[:, 1], known[:, 8], known[:, 9] = 1, *_along_both(blur)
     for number, name in enumerate(_NAMES[2:], start=2):
         known[:, number] = getattr(shapes, name)
     for some in _batches(data):
@@ -243,6 +244,10 @@ def fit_fluxes(data: Float32, stat: Float32, shapes: Profiles, *, blur: Blur = (
 # Parameters of a profile; behind them stands the blur along x and y, which is never fitted.
 _NAMES = ("background", "flux", "x", "y", "width_x", "width_y", "power", "tilt")
 _Model = Callable[[Real, Real, Real], tuple[Real, Real]]
+
+
+def _along_both(blur: Blur) -> tuple[Real | float, Real | float]:
+    return blur if isinstance(blur, tuple) else (blur, blur)
 
 
 def _profiles(fitted: Real, errors: Real, power: Real) -> Profiles:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from recipes.cube import BLUR
 from recipes.recipe import Float32
 from recipes.sources import (
     Profiles,
@@ -71,7 +72,7 @@ def test_a_blurred_profile_is_fitted_as_what_it_was() -> None:
         for wy, dy in zip(weights, fine, strict=True)
     )
     data, stat = (light + 30).astype(np.float32)[None], (light + 30).astype(np.float32)[None]
-    as_it_was = fit_moffats(data, stat, fwhm=4.0, x=14, y=13, blur=(6**-0.5, 6**-0.5))
+    as_it_was = fit_moffats(data, stat, fwhm=4.0, x=14, y=13, blur=BLUR)
     as_seen = fit_moffats(data, stat, fwhm=4.0, x=14, y=13)
     assert as_it_was.flux[0] == pytest.approx(5e4, rel=2e-3)
     assert as_it_was.power[0] == pytest.approx(2.6, abs=0.02)
