@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from archive.inspection import Header, walk
 
 LINE_CATALOG_VERSION = 3  # the only one that MP takes
 SLICES = 48  # of a channel
+# That it is there makes a response one of version 2, whatever its value. Source: MP
+FFCORR = "ESO DRS MUSE FLUX FFCORR"
 _CHANNEL = re.compile(r"CHAN(0[1-9]|1\d|2[0-4])")
 _FLUX_UNITS = ("erg/s/cm**2/Angstrom", "erg/s/cm^2/Angstrom")  # MP checks the unit of a standard's flux to the letter
 
@@ -92,6 +95,13 @@ def channel_of(extension: str) -> int | None:
     """Return the channel of an extension's name, ``CHAN05`` or ``CHAN05.LSF_PROFILE``; None if it is of none."""
     found = _CHANNEL.fullmatch(extension.partition(".")[0])
     return int(found[1]) if found else None
+
+
+def response_version(catg: str, primary: Mapping[str, Any]) -> int | None:
+    """Return the version of a response: 2 is of data without the lamp spectrum of the flat; None of other types."""
+    if catg != "STD_RESPONSE":
+        return None
+    return 2 if FFCORR in primary else 1
 
 
 def _first_table(columns: tuple[_Column, ...]) -> Check:

@@ -82,12 +82,10 @@ PRODUCT_CODES: Mapping[str, Code] = MappingProxyType(
         "STD_FLUXES": Code("MSFX", "fluxes of the stars in that cube", _SKY),
         "STD_RESPONSE": Code("PSDR", "instrument response", _SKY),
         "STD_TELLURIC": Code("PSDT", "telluric absorption", _SKY),
-        "GEOMETRY_TABLE": Code("PEOT", "place of each slice in the field", _FIELD),
-        "GEOMETRY_UNSMOOTHED": Code("PEOU", "the same before smoothing", _FIELD),
+        "GEOMETRY_UNSMOOTHED": Code("PEOU", "place of each slice before smoothing", _FIELD),
         "GEOMETRY_CUBE": Code("MEOC", "cube of the mask", _FIELD),
         "GEOMETRY_CHECK": Code("MEOK", "image of the mask, to look at", _FIELD),
         "SPOTS_TABLE": Code("PSPT", "spots of the mask as measured", _FIELD),
-        "ASTROMETRY_WCS": Code("PASW", "scale, rotation and zero point of the field", _FIELD),
         "DATACUBE_ASTROMETRY": Code("MDCA", "cube of the astrometric field", _FIELD),
     }
 )

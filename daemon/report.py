@@ -21,6 +21,7 @@ from archive.models import Arrival, Frame, Group, Measurement, Product, Step
 from archive.night import mjd_of, night_of, time_of
 from archive.states import ArrivalState, GroupState, StepState
 from tasks.cascade import RECIPES, STEPS, STEPS_BY_NAME, STEPS_BY_TAG, CascadeStep, Tag
+from tasks.orders import waits_for_pair
 
 # Where a file's content does not tell its night, its archive name does: MUSE.2026-06-17T10:41:11.000.fits.
 _TIME_IN_NAME = re.compile(r"MUSE\.(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")
@@ -76,6 +77,8 @@ class StepTime:
         From the first part claimed to its end.
     arrival_to_product : float or None
         From the first sight of its last frame to its end.
+    unreleased : bool
+        It waits for its partner, or for an operator's word on both.
     """
 
     step: str
@@ -90,6 +93,7 @@ class StepTime:
     wall: float | None
     arrival_to_product: float | None
     remark: str
+    unreleased: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +145,10 @@ class NightReport:
 
     @property
     def unfinished(self) -> tuple[StepTime, ...]:
-        """Steps that have a recipe and are not done."""
-        return tuple(step for step in self.steps if step.has_recipe and step.state is not StepState.DONE)
+        """Steps that have a recipe and are not done, but for pairs that nobody has released."""
+        return tuple(
+            step for step in self.steps if step.has_recipe and step.state is not StepState.DONE and not step.unreleased
+        )
 
 
 def compile_report(session: Session, night: date, incoming: Mapping[Path, str]) -> NightReport:
@@ -306,6 +312,7 @@ def step_time(step: Step) -> StepTime:
         reaction=_seconds(settled, step.started),
         wall=_seconds(step.started, step.ended),
         arrival_to_product=_seconds(seen, step.ended),
+        unreleased=waits_for_pair(step),
         remark="; ".join([step.error] * bool(step.error) + [str(item) for item in (*step.warnings, *step.missing)]),
     )
 

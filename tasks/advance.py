@@ -13,7 +13,7 @@ from archive.history import record
 from archive.models import Group, Part, Step, Use
 from archive.registry import Registry
 from archive.states import PartState, StepState, move
-from tasks.decisions import Decision, Input, Make, Mark, Order, Queue, Reuse, Settle, StepKey, Wait
+from tasks.decisions import Couple, Decision, Input, Make, Mark, Order, Queue, Reuse, Settle, StepKey, Wait
 from tasks.failures import FINISH
 from tasks.plan import plan
 from tasks.settings import Settings
@@ -60,12 +60,8 @@ def advance(registry: Registry, settings: Settings, now: datetime) -> Advanced:
 
 def _carry_out(session: Session, decision: Decision, now: datetime) -> None:
     match decision:
-        case Settle(group_id=group_id, state=state, reason=reason):
-            group = session.get_one(Group, group_id)
-            group.reason = reason
-            if group.state is not state:
-                move(group, state)
-                record(session, group, f"group {state}", reason, now=now)
+        case Settle() | Couple():
+            _change_group(session, session.get_one(Group, decision.group_id), decision, now)
         case Make(key=key, why=why, priority=priority):
             make_step(session, key, priority=priority, why=why, now=now)
         case Wait(key=key, missing=missing):
@@ -88,6 +84,19 @@ def _carry_out(session: Session, decision: Decision, now: datetime) -> None:
             step = session.get_one(Step, step_id)
             step.stale = stale
             record(session, step, "step stale" if stale else "step no longer stale", stale, now=now)
+
+
+def _change_group(session: Session, group: Group, decision: Settle | Couple, now: datetime) -> None:
+    match decision:
+        case Settle(state=state, reason=reason):
+            group.reason = reason
+            if group.state is not state:
+                move(group, state)
+                record(session, group, f"group {state}", reason, now=now)
+        case Couple(partner=partner, released=released):
+            group.partner_id, group.released = partner, now if released else None
+            what = "group paired" if partner else "group without partner"
+            record(session, group, what, now=now, partner=partner, released=released)
 
 
 def make_step(session: Session, key: StepKey, *, priority: int, why: str, now: datetime) -> Step:

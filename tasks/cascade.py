@@ -130,6 +130,8 @@ class Need:
         The step runs without it too.
     response : int, optional
         Version of an STD_RESPONSE that the recipe can use.
+    of_pair : bool
+        It is the one that the other step of the pair made, never another one.
     """
 
     catg: str
@@ -137,6 +139,7 @@ class Need:
     levels: tuple[Level, ...]
     optional: bool = False
     response: int | None = None
+    of_pair: bool = False
 
     @property
     def until(self) -> float:
@@ -170,6 +173,21 @@ class Companion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pair:
+    """What a group is processed together with, and never without: the closest in time of another tag.
+
+    Parameters
+    ----------
+    tag : Tag
+    days : float
+        Greatest distance in time.
+    """
+
+    tag: Tag
+    days: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class CascadeStep:
     """One step of the cascade.
 
@@ -192,6 +210,9 @@ class CascadeStep:
     companions : tuple of Companion
     makes : tuple of str
         PRO.CATG of its products.
+    statics : tuple of str
+        Those of them that are archived as static calibrations, valid from the day of their frames on.
+    pair : Pair, optional
     """
 
     name: str
@@ -204,6 +225,8 @@ class CascadeStep:
     needs: tuple[Need, ...] = ()
     companions: tuple[Companion, ...] = ()
     makes: tuple[str, ...]
+    statics: tuple[str, ...] = ()
+    pair: Pair | None = None
 
     @property
     def recipe_name(self) -> str:
@@ -243,6 +266,8 @@ _BADPIX = _static("BADPIX_TABLE", optional=True)
 _LINES = _static("LINE_CATALOG")
 _GEOMETRY = _static("GEOMETRY_TABLE")
 _EXTINCTION = _static("EXTINCT_TABLE")
+# Geometry and astrometry are taken about monthly (P-CAL), so that within half a month of a group only one is its own.
+_PAIR_DAYS = 15.0
 # OCA-W allows half a day; the lamp flat follows the temperature, so that the reach is that of the MUSE consortium.
 _ILLUM = Companion(tag=Tag.ILLUM, match=_READOUT, hours=2.0, kelvin=1.0)
 
@@ -276,6 +301,8 @@ STEPS = (
         name="geometry", raw=Tag.MASK, recipe=MUSE_GEOMETRY, usual=80, minimum=50,
         needs=(_BIAS, _DARK, _FLAT_OPTIONAL, _TRACE, _WAVECAL, _LINES, _BADPIX),
         makes=("SPOTS_TABLE", "GEOMETRY_UNSMOOTHED", "GEOMETRY_TABLE"),
+        statics=("GEOMETRY_TABLE",),
+        pair=Pair(tag=Tag.ASTROMETRY, days=_PAIR_DAYS),
     ),
     CascadeStep(
         name="twilight", raw=Tag.SKYFLAT, recipe=MUSE_TWILIGHT, usual=4, minimum=3,
@@ -298,13 +325,16 @@ STEPS = (
     CascadeStep(
         name="astrometry", raw=Tag.ASTROMETRY, recipe="muse_astrometry", usual=1, minimum=1,
         needs=(
-            _BIAS, _DARK, _FLAT, _TRACE, _WAVECAL, _TWILIGHT, _GEOMETRY, _static("ASTROMETRY_REFERENCE"), _BADPIX,
+            _BIAS, _DARK, _FLAT, _TRACE, _WAVECAL, _TWILIGHT, _static("ASTROMETRY_REFERENCE"), _BADPIX,
+            Need(catg="GEOMETRY_TABLE", levels=_STATIC, of_pair=True),
             _static("EXTINCT_TABLE", optional=True),
             Need(catg="STD_RESPONSE", match=_MODE, levels=_RESPONSES, optional=True, response=2),
             Need(catg="STD_TELLURIC", match=_MODE, levels=_TELLURICS, optional=True),
         ),
         companions=(_ILLUM,),
         makes=("ASTROMETRY_WCS", "DATACUBE_ASTROMETRY"),
+        statics=("ASTROMETRY_WCS",),
+        pair=Pair(tag=Tag.MASK, days=_PAIR_DAYS),
     ),
 )  # fmt: skip
 STEPS_BY_NAME: Mapping[str, CascadeStep] = MappingProxyType({step.name: step for step in STEPS})

@@ -28,6 +28,15 @@ class Settle:
 
 
 @dataclass(frozen=True)
+class Couple:
+    """Give a group this partner, None for none; ``released`` if the pair may go on without an operator's word."""
+
+    group_id: int
+    partner: int | None
+    released: bool
+
+
+@dataclass(frozen=True)
 class Make:
     """Add a step."""
 
@@ -102,4 +111,4 @@ class Mark:
     stale: str
 
 
-Decision = Settle | Make | Wait | Queue | Reuse | Mark
+Decision = Settle | Couple | Make | Wait | Queue | Reuse | Mark

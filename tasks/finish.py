@@ -15,15 +15,18 @@ import structlog
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
+from archive.formats import response_version
 from archive.history import record
 from archive.models import Frame, Measurement, Part, Product, Step
-from archive.naming import dp_id_of, next_letter, product_name
+from archive.naming import dp_id_of, next_letter, product_name, static_name
 from archive.night import time_of
 from archive.states import PartState, Score, StepState, move
 from archive.store import Published
 from recipes import esorecipes
 from recipes.channel import Identity, Outcome, combine_channels, identify, merge_channels
+from recipes.headers import read_hdus
 from recipes.recipe import Value
+from tasks.cascade import STEPS_BY_NAME
 from tasks.engines import engine_of, esorex_for, idle_by_channel, of_the_whole, passed_on
 from tasks.failures import FINISH, Unfinished
 from tasks.leases import Claim, hold
@@ -43,7 +46,8 @@ log = structlog.get_logger()
 class Making:
     """One product about to be made: its names, its time, and the file of each channel, or the one of all.
 
-    Names and time are reserved, so that a repetition gives the same bytes under the same name.
+    Names and time are reserved, so that a repetition gives the same bytes under the same name. A static one is archived
+    among the static calibrations, valid from the day of its frames on.
     """
 
     catg: str
@@ -52,6 +56,7 @@ class Making:
     created: datetime
     files: Mapping[int, Path]
     whole: Path | None = None
+    static: bool = False
 
 
 def finish(site: Site, claimed: Claim) -> None:
@@ -84,7 +89,7 @@ def finish(site: Site, claimed: Claim) -> None:
             identify(folder / making.name, identity, channels_missing=missing)
         else:
             merge_channels(making.catg, making.files, folder / making.name, identity=identity, channels_missing=missing)
-        published[making.catg] = _publish(site, claimed, folder / making.name, night)
+        published[making.catg] = _publish(site, claimed, folder / making.name, None if making.static else night)
     with site.registry.begin() as session:
         part = hold(session, claimed)
         part.seconds, part.memory = seconds, memory
@@ -192,6 +197,7 @@ def reserve(session: Session, part: Part, now: datetime, whole: Outcome) -> list
                 files.setdefault(name, {})[channel] = path
     if not files:
         raise Unfinished("Every channel is dead, so that there is nothing to archive; see the warnings of its parts.")
+    statics = STEPS_BY_NAME[part.step.name].statics
     if "names" not in part.outcome:
         frame = _first_frame(part.step)
         dp_ids = set(session.scalars(select(Product.dp_id).where(Product.dp_id >= dp_id_of(now))))
@@ -199,12 +205,20 @@ def reserve(session: Session, part: Part, now: datetime, whole: Outcome) -> list
         for other in session.scalars(_unfinished()):
             dp_ids.update(dp_id for _, dp_id in other.get("names", {}).values())
         for catg in sorted(files):
-            names[catg] = [_free_name(session, catg, frame), dp_id_of(now, dp_ids)]
+            names[catg] = [_free_name(session, catg, frame, static=catg in statics), dp_id_of(now, dp_ids)]
             dp_ids.add(names[catg][1])
         part.outcome = {"names": names, "created": now.isoformat()}
     created = datetime.fromisoformat(part.outcome["created"])
     return [
-        Making(catg=catg, name=name, dp_id=dp_id, created=created, files=files[catg], whole=whole.files.get(catg))
+        Making(
+            catg=catg,
+            name=name,
+            dp_id=dp_id,
+            created=created,
+            files=files[catg],
+            whole=whole.files.get(catg),
+            static=catg in statics,
+        )
         for catg, (name, dp_id) in part.outcome["names"].items()
     ]
 
@@ -218,33 +232,45 @@ def _unfinished() -> Select[dict[str, Any]]:
     return select(Part.outcome).join(Part.step).where(Part.channel == FINISH, Step.state != StepState.DONE)
 
 
-def _free_name(session: Session, catg: str, frame: Frame) -> str:
+def reserved_names(session: Session) -> set[str]:
+    """Return the names that unfinished steps have reserved."""
+    return {name for outcome in session.scalars(_unfinished()) for name, _ in outcome.get("names", {}).values()}
+
+
+def _free_name(session: Session, catg: str, frame: Frame, *, static: bool) -> str:
     """Return the name with the next version letter that no product has and no unfinished step has reserved."""
-    reserved = {name for outcome in session.scalars(_unfinished()) for name, _ in outcome.get("names", {}).values()}
+    reserved, name_of = reserved_names(session), static_name if static else product_name
     letters: list[str] = []
     while True:
         letters.append(next_letter(letters))
-        name = product_name(catg, time_of(frame.mjd).date(), letters[-1], frame.setup)
+        name = name_of(catg, time_of(frame.mjd).date(), letters[-1], frame.setup)
         if name not in reserved and not session.scalar(select(Product.id).where(Product.name == name)):
             return name
 
 
-def _publish(site: Site, claimed: Claim, temporary: Path, night: date) -> Published:
-    """Put a product in its place.
+def _publish(site: Site, claimed: Claim, temporary: Path, night: date | None) -> Published:
+    """Put a product in its place, in the folder of its night or, without one, among the static calibrations.
 
     If an attempt that was killed before its rows left other bytes under our name, these go to quarantine, in one
     transaction with the check that the lease holds: nobody else can publish or end the step meanwhile.
     """
-    try:
+
+    def publish() -> Published:
+        if night is None:
+            return site.store.publish_static(temporary, temporary.name)
         return site.store.publish(temporary, night, temporary.name)
+
+    try:
+        return publish()
     except FileExistsError as error:
         with site.registry.begin() as session:
             part = hold(session, claimed)
-            leftover = site.store.products / night.isoformat() / temporary.name
+            folder = site.store.statics if night is None else site.store.products / night.isoformat()
+            leftover = folder / temporary.name
             kept = site.store.quarantine(leftover)
             site.store.let_go(leftover, kept)
             record(session, part.step, "leftover quarantined", str(error), now=site.clock(), kept=str(kept))
-            return site.store.publish(temporary, night, temporary.name)
+            return publish()
 
 
 def end_step(
@@ -269,7 +295,10 @@ def end_step(
             size=file.size,
             digest=file.digest,
             night=step.group.night,
-            mjd=step.group.mjd,
+            mjd=frame.mjd if making.static else step.group.mjd,
+            static=making.static,
+            response=response_version(making.catg, next(read_hdus(file.path)).header),
+            geometry=_geometry_of(step) if making.static and making.catg == "ASTROMETRY_WCS" else None,
             setup=frame.setup,
             channels=sorted(making.files),
             score=Score.YELLOW if missing_channels(step) else Score.NONE,
@@ -282,6 +311,8 @@ def end_step(
         session.add(product)
         session.flush()
         record(session, product, "product archived", now=now, step=step.id, digest=file.digest)
+        if product.geometry is not None:
+            product.geometry.reviewed = False  # the pair is whole: others may take it from now on
     step.warnings = [
         *step.warnings,
         *whole.warnings,
@@ -297,6 +328,11 @@ def end_step(
     step.ended, step.error, step.error_kind = now, "", ""
     move(step, StepState.DONE)
     record(session, step, "step done", now=now, products=[making.name for making in makings])
+
+
+def _geometry_of(step: Step) -> Product | None:
+    """Return the geometry table that a step used."""
+    return next((use.product for use in step.uses if use.tag == "GEOMETRY_TABLE"), None)
 
 
 def _measurements(part: Part, catg: str) -> list[Measurement]:

@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 
 from archive.history import record
 from archive.models import Arrival, Product, Step
-from archive.states import ArrivalState, Certification, IllegalMove, PartState, StepState, certify, move
+from archive.states import ArrivalState, Certification, GroupState, IllegalMove, PartState, StepState, certify, move
 from tasks.advance import make_step
+from tasks.cascade import STEPS_BY_NAME
 from tasks.decisions import StepKey
 from tasks.failures import FINISH
 from tasks.settings import Settings
@@ -88,17 +89,39 @@ def hold(session: Session, step: Step, *, why: str, now: datetime) -> None:
 
 
 def release(session: Session, step: Step, *, why: str, now: datetime) -> None:
-    """Let a held step go on.
+    """Let a held step go on, or a monthly pair whose step waits for this word.
 
     Raises
     ------
     OrderRefused
-        It is not held.
+        It is not held, and no half of a pair that could go on.
     """
+    if step.state is StepState.WAITING and STEPS_BY_NAME[step.name].pair:
+        _release_pair(session, step, why, now)
+        return
     if step.state is not StepState.HELD:
         raise OrderRefused(f"step {step.id} is {step.state}, not held.")
     _move(step, StepState.WAITING)
     record(session, step, "step released", why, now=now)
+
+
+def waits_for_pair(step: Step) -> bool:
+    """Return whether a step waits for its partner, or for an operator's word on both."""
+    return step.state is StepState.WAITING and STEPS_BY_NAME[step.name].pair is not None and step.group.released is None
+
+
+def _release_pair(session: Session, step: Step, why: str, now: datetime) -> None:
+    group, partner = step.group, step.group.partner
+    if group.released is not None:
+        raise OrderRefused(f"the pair of step {step.id} is released already; `musecal why S{step.id}` says what lacks.")
+    if partner is None:
+        raise OrderRefused(f"step {step.id} has no partner yet; `musecal why S{step.id}` says what is missing.")
+    if not {group.state, partner.state} <= {GroupState.COMPLETE, GroupState.CLOSED}:
+        raise OrderRefused(f"group {group.id} and group {partner.id}, its partner, are not both complete yet.")
+    for one, other in ((group, partner), (partner, group)):
+        one.released = now
+        record(session, one, "pair released", why, now=now, partner=other.id)
+    record(session, step, "pair released", why, now=now, partner=partner.id)
 
 
 def cancel(session: Session, step: Step, *, why: str, now: datetime) -> None:

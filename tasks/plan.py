@@ -17,9 +17,10 @@ from archive.select import Candidate, Choice, Match, choose
 from archive.states import GroupState, StepState
 from recipes.recipe import Recipe
 from tasks.cascade import CascadeStep, Companion, Need, Tag
-from tasks.decisions import Decision, Input, Make, Mark, Order, Queue, Reuse, Settle, StepKey, Wait
+from tasks.decisions import Couple, Decision, Input, Make, Mark, Order, Queue, Reuse, Settle, StepKey, Wait
 from tasks.groups import Member, Verdict, judge
-from tasks.settings import RemakePolicy
+from tasks.pairs import Half, couple, made_by_partner, sentence_on_partner
+from tasks.settings import ReleasePolicy, RemakePolicy
 from tasks.snapshot import CompanionView, GroupView, Policy, ProductView, Snapshot, StepView
 
 FRESH, BACKLOG = 3, 6  # priorities of this night and the one before, and of older nights; 0 is left to operators
@@ -42,6 +43,7 @@ def plan(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
         In an order in which they can be carried out.
     """
     planner = _Planner(snapshot, now)
+    planner.couple()
     for step in snapshot.cascade:
         groups = [group for group in snapshot.groups if group.tag in (step.raw, *step.substitutes)]
         for group in sorted(groups, key=lambda group: (group.mjd, group.group_id)):
@@ -135,22 +137,31 @@ class _Planner:
         self._source: dict[Candidate, _Shelved] = {}
         self._coming: set[tuple[int, str]] = set()
         self._verdicts: dict[int, Verdict] = {}
+        self._groups = {group.group_id: group for group in snapshot.groups}
+        self._couples: dict[int, Couple] = {}
         for product in snapshot.products:
             if product.group_id is not None:
                 self._own.setdefault(product.group_id, []).append(product)
+            shelved = _Shelved(product.candidate, product.group_id, product, None)
+            self._source[product.candidate] = shelved
             if product.current:
-                self._shelve(product.catg, _Shelved(product.candidate, product.group_id, product, None))
+                self._shelve(product.catg, shelved)
+
+    def couple(self) -> None:
+        """Decide which groups are a pair, before their steps are considered."""
+        alone = self._policy.release_pairs is ReleasePolicy.AUTO
+        for found in couple(self._snapshot, self._half, alone=alone):
+            self._couples[found.group_id] = found
+            group = self._groups[found.group_id]
+            if (group.partner, group.released) != (found.partner, found.released):
+                self.decisions.append(found)
 
     def consider(self, step: CascadeStep, group: GroupView) -> None:
         """Decide on one group and its step."""
-        verdict = Verdict(group.state, group.reason)
-        if group.state is GroupState.OPEN:
-            verdict = judge(step, group.members, closes=group.closes, now=self._now)
-            if verdict != Verdict(group.state, group.reason):
-                self.decisions.append(Settle(group.group_id, verdict.state, verdict.reason))
-        self._verdicts[group.group_id] = verdict
-        views = self._steps.get((group.group_id, step.name), [])
-        latest = views[-1] if views else None
+        verdict = self._judged(step, group)
+        if verdict != Verdict(group.state, group.reason):
+            self.decisions.append(Settle(group.group_id, verdict.state, verdict.reason))
+        latest = self._latest(step, group)
         if verdict.state in (GroupState.COMPLETE, GroupState.CLOSED):
             self._follow(step, group, verdict, latest)
             return
@@ -166,6 +177,23 @@ class _Planner:
         wanted = isinstance(step.recipe, Recipe) and (views or self._policy.lsf_from_arcs)
         if wanted and verdict.state in (GroupState.COMPLETE, GroupState.CLOSED):
             self._follow(step, group, verdict, views[-1] if views else None)
+
+    def _judged(self, step: CascadeStep, group: GroupView) -> Verdict:
+        """Return the state of a group by now."""
+        if group.group_id not in self._verdicts:
+            verdict = Verdict(group.state, group.reason)
+            if group.state is GroupState.OPEN:
+                verdict = judge(step, group.members, closes=group.closes, now=self._now)
+            self._verdicts[group.group_id] = verdict
+        return self._verdicts[group.group_id]
+
+    def _latest(self, step: CascadeStep, group: GroupView) -> StepView | None:
+        views = self._steps.get((group.group_id, step.name), [])
+        return views[-1] if views else None
+
+    def _half(self, step: CascadeStep, group: GroupView) -> Half:
+        latest = self._latest(step, group)
+        return Half(group=group, state=self._judged(step, group).state, step=latest.state if latest else None)
 
     def _follow(self, step: CascadeStep, group: GroupView, verdict: Verdict, latest: StepView | None) -> None:
         """Go on with the step of a group that is closed."""
@@ -196,6 +224,7 @@ class _Planner:
         supply = self._gather(step, group)
         channels, partial = _channels(group)
         missing = supply.missing if channels else (*supply.missing, "No channel is in every raw frame.")
+        missing = (*self._missing_partner(step, group), *missing)
         if missing or supply.coming:
             self._wait(key, said, missing + supply.coming)
             if not missing:
@@ -224,7 +253,9 @@ class _Planner:
         missing, coming = [], []
         for need in needs_of(step, group.mjd, self._policy):
             best = self._choose(group, need, with_coming=True).best
-            if best is None:
+            if need.of_pair and (unmade := self._unmade_by_partner(group, need)) is not None:
+                missing += unmade
+            elif best is None:
                 missing += [] if need.optional else [_absent(group, need, self._policy)]
             elif (product := self._source[best.candidate].product) is None:
                 source = self._source[best.candidate].group
@@ -235,6 +266,29 @@ class _Planner:
             member = companion_for(group, wanted, self._snapshot.companions)
             inputs += [_raw(wanted.tag, member)] if member else []
         return _Supply(tuple(inputs), tuple(missing), tuple(coming))
+
+    def _missing_partner(self, step: CascadeStep, group: GroupView) -> list[str]:
+        """Say what keeps a group back until its pair may go on."""
+        if (found := self._couples.get(group.group_id)) is None:
+            return []
+        partner = self._groups.get(found.partner or 0)
+        state = self._verdicts[partner.group_id].state if partner else None
+        sentence = sentence_on_partner(step, group, found, partner, state)
+        return [sentence] if sentence else []
+
+    def _unmade_by_partner(self, group: GroupView, need: Need) -> list[str] | None:
+        """Say that the other step of a pair has yet to make what a step needs; None if it is done."""
+        found = self._couples[group.group_id]
+        partner = self._groups.get(found.partner or 0)
+        if partner is None or not found.released:
+            return []  # this keeps the step back already
+        step = next(step for step in self._snapshot.cascade if step.raw is partner.tag)
+        latest = self._latest(step, partner)
+        if latest is not None and latest.state is StepState.DONE:
+            return None
+        stopped = latest is not None and latest.state in (StepState.FAILED, StepState.HELD, StepState.CANCELLED)
+        state = f", which is {latest.state}" if latest and stopped else ""
+        return [f"{need.catg}: the {step.name} step of {partner} makes it{state}."]
 
     def _review(self, step: CascadeStep, group: GroupView, verdict: Verdict, done: StepView) -> None:
         """Make a done step again, or mark it stale, if its inputs no longer are the best."""
@@ -250,6 +304,7 @@ class _Planner:
                 if chosen is None and used and used.usable and used.current:
                     continue  # nothing happened to it: the settings reach less far than they did
                 reasons.append(_changed_mind(need, chosen, used))
+                nights |= {group.night} if need.of_pair else set()
                 nights |= {product.night for product in (chosen, used) if product}
         why = " ".join(reasons)
         remade = {
@@ -264,6 +319,10 @@ class _Planner:
 
     def _choose(self, group: GroupView, need: Need, *, with_coming: bool) -> Choice:
         """Choose among the products; ``with_coming`` also among those that groups in progress will give."""
+        if need.of_pair:
+            partner = self._couples[group.group_id].partner if group.group_id in self._couples else None
+            made = [item.candidate for item in self._own.get(partner or 0, []) if item.catg == need.catg]
+            return made_by_partner(group, made)
         days = reach(need, self._policy)
         shelf = self._shelves.get(need.catg, [])
         first = bisect_left(shelf, group.mjd - days, key=lambda item: item.mjd)
@@ -281,8 +340,11 @@ class _Planner:
             self.decisions.append(Wait(key, missing))
 
     def _promise(self, step: CascadeStep, group: GroupView) -> None:
-        """Count on the products of a step in progress, and no longer on those that they will replace."""
-        for catg in step.makes:
+        """Count on the products of a step in progress, and no longer on those that they will replace.
+
+        Those of a pair come into use only together, so that nothing counts on one of them.
+        """
+        for catg in set(step.makes) - set(step.statics):
             name = f"{catg} to come from {group}"
             candidate = Candidate(product_id=None, name=name, mjd=group.mjd, setup=group.setup)
             self._coming.add((group.group_id, catg))
@@ -298,11 +360,11 @@ class _Planner:
 
     def _put_back(self, step: CascadeStep, group: GroupView, identity: str) -> None:
         """Let the products of a step that is used again take the place of its later makes."""
-        for catg in step.makes:
+        for catg in set(step.makes) - set(step.statics):
             shelf = self._shelves.get(catg, [])
             shelf[:] = [item for item in shelf if item.group_id != group.group_id]
         for product in self._own[group.group_id]:
-            if product.catg in step.makes and product.identity == identity:
+            if product.catg in set(step.makes) - set(step.statics) and product.identity == identity:
                 self._shelve(product.catg, _Shelved(product.candidate, product.group_id, product, None))
 
     def _shelve(self, catg: str, item: _Shelved) -> None:

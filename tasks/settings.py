@@ -47,6 +47,13 @@ class Engine(StrEnum):
     ESOREX = "esorex"  # ESO's recipe, on the same inputs
 
 
+class ReleasePolicy(StrEnum):
+    """What lets a monthly pair of geometry and astrometry go on once both groups are there."""
+
+    OPERATOR = "operator"  # `musecal release`
+    AUTO = "auto"  # nothing more
+
+
 class LogFormat(StrEnum):
     """How log lines look."""
 
@@ -103,6 +110,7 @@ class PlanSettings(_Section):
     use_darks: bool = False
     remake: RemakePolicy = RemakePolicy.NIGHT
     lsf_from_arcs: bool = False
+    release_pairs: ReleasePolicy = ReleasePolicy.OPERATOR
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,15 @@ from recipes.recipe import Value
 from tasks.cascade import STEPS, CascadeStep, Tag
 from tasks.decisions import StepKey
 from tasks.groups import Member
-from tasks.settings import RemakePolicy
+from tasks.settings import ReleasePolicy, RemakePolicy
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupView:
-    """A group as the planner sees it; ``members`` are the newest versions of its frames."""
+    """A group as the planner sees it; ``members`` are the newest versions of its frames.
+
+    ``partner`` is the group that it is processed together with, for good once the pair is ``released``.
+    """
 
     group_id: int
     tag: Tag
@@ -28,6 +31,8 @@ class GroupView:
     setup: Setup
     closes: datetime
     members: tuple[Member, ...]
+    partner: int | None = None
+    released: bool = False
 
     def __str__(self) -> str:
         return f"group {self.group_id} ({self.tag} of {time_of(self.mjd):%Y-%m-%d %H:%M} UT)"
@@ -112,6 +117,7 @@ class Policy:
     use_darks: bool = False
     remake: RemakePolicy = RemakePolicy.NIGHT
     lsf_from_arcs: bool = False
+    release_pairs: ReleasePolicy = ReleasePolicy.OPERATOR
     parameters: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from archive.formats import Unfit, channel_of, check_format
+from archive.formats import Unfit, channel_of, check_format, response_version
 from archive.history import record
 from archive.inspection import Inspection
 from archive.models import Product
@@ -28,10 +28,8 @@ from archive.setup import MODE_FAMILIES, Setup, SetupKey
 from archive.states import Certification
 from recipes.muse import INSTRUMENT
 from recipes.recipe import Value
+from tasks.finish import reserved_names
 
-FFCORR = (
-    "ESO DRS MUSE FLUX FFCORR"  # that it is there makes a response one of version 2, whatever its value. Source: MP
-)
 _MODES = ("WFM-NOAO-N", "WFM-NOAO-E", "WFM-AO-N", "WFM-AO-E", "NFM-AO-N")
 _MODE_IN_NAME = re.compile(r"(?<![a-z0-9])(wfm|nfm)(?:-(noao|nonao|ao))?-(n|e)(?![a-z0-9])", re.IGNORECASE)
 _FIELD_IN_NAME = re.compile(r"(?<![a-z0-9])(wfm|nfm)(?![a-z0-9])", re.IGNORECASE)
@@ -116,17 +114,10 @@ def recognise(inspection: Inspection, path: Path) -> Static:
     )
 
 
-def response_version(catg: str, primary: Mapping[str, Value]) -> int | None:
-    """Return the version of a response: 2 is of data without the lamp spectrum of the flat; None of other types."""
-    if catg != "STD_RESPONSE":
-        return None
-    return 2 if FFCORR in primary else 1
-
-
 def free_name(session: Session, static: Static) -> str:
     """Return the name that a file can have: its own, or with the next letter where a product has that already."""
-    taken, name = [parse_name(static.name).letter], static.name
-    while session.scalar(select(Product.id).where(Product.name == name)):
+    taken, name, reserved = [parse_name(static.name).letter], static.name, reserved_names(session)
+    while name in reserved or session.scalar(select(Product.id).where(Product.name == name)):
         name = with_letter(static.name, next_letter(taken))
         taken.append(parse_name(name).letter)
     return name

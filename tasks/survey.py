@@ -16,7 +16,7 @@ from archive.select import HAS_SOLUTION, candidate_of
 from archive.setup import Setup
 from archive.states import GroupState, StepState
 from recipes.muse import Lamp
-from tasks.cascade import RECIPES, STEPS, STEPS_BY_NAME, Tag, steps_of
+from tasks.cascade import RECIPES, STEPS, STEPS_BY_NAME, STEPS_BY_TAG, CascadeStep, Tag, steps_of
 from tasks.classify import AMBIENT_TEMPERATURE
 from tasks.decisions import StepKey
 from tasks.engines import versions_of
@@ -28,8 +28,15 @@ from tasks.snapshot import CompanionView, GroupView, Policy, ProductView, Snapsh
 _MOST_IDS = 500  # in one query
 _MERGED = 30.0  # days; windows closer than this are read as one
 _UNSETTLED = (StepState.WAITING, StepState.QUEUED, StepState.RUNNING, StepState.FAILED)
-_RUNNABLE = tuple(step.name for step in STEPS if step.recipe_name in RECIPES)
 
+
+def _runnable(step: CascadeStep) -> bool:
+    """Return whether there is a recipe for a step, or for the other one of its pair, which asks after it."""
+    pair = step.pair and STEPS_BY_TAG[step.pair.tag].recipe_name
+    return step.recipe_name in RECIPES or pair in RECIPES
+
+
+_RUNNABLE = tuple(step.name for step in STEPS if _runnable(step))
 Window = tuple[float, float]
 
 
@@ -39,6 +46,12 @@ def survey(session: Session, settings: Settings) -> Snapshot:
     group_ids = set(session.scalars(_unsettled_groups()))
     for product in session.scalars(unreviewed()):
         group_ids.update(session.scalars(_groups_around(product, policy)))
+    group_ids |= {
+        partner
+        for ids in _chunks(group_ids)
+        for partner in session.scalars(select(Group.partner_id).where(Group.id.in_(ids)))
+        if partner is not None
+    }
     groups = tuple(groups_of(session, group_ids))
     steps = _steps(session, group_ids)
     uses = _uses(session, steps)
@@ -61,6 +74,7 @@ def policy_of(settings: Settings) -> Policy:
         use_darks=wanted.use_darks,
         remake=wanted.remake,
         lsf_from_arcs=wanted.lsf_from_arcs,
+        release_pairs=wanted.release_pairs,
         parameters=settings.recipes,
     )
 
@@ -81,9 +95,11 @@ def _unsettled_groups() -> Select[int]:
 
 def _groups_around(product: Product, policy: Policy) -> Select[int]:
     """Return the query for groups whose done steps use a product, came with it, or may rather use it from now on."""
+    made = aliased(Step)
     affected: list[ColumnElement[bool]] = [
         Step.id.in_(select(Use.step_id).where(Use.product_id == product.id)),
         Step.id == product.step_id,
+        Group.partner_id.in_(select(made.group_id).where(made.id == product.step_id)),
     ]
     for step in STEPS:
         for need in step.needs:
@@ -113,6 +129,8 @@ def groups_of(session: Session, group_ids: Iterable[int]) -> Iterator[GroupView]
                 setup=here[0].setup if here else Setup(),
                 closes=group.closes,
                 members=tuple(map(member_of, here)),
+                partner=group.partner_id,
+                released=group.released is not None,
             )
 
 
@@ -209,7 +227,7 @@ def _product(
         digest=product.digest,
         group_id=group_id,
         identity=identity,
-        current=identity == newest,
+        current=product.static or identity == newest,  # the later make of a static one has the later letter
     )
 
 

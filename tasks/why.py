@@ -18,6 +18,7 @@ from recipes.recipe import Recipe
 from tasks.cascade import STEPS, STEPS_BY_NAME, Need, Tag
 from tasks.engines import engine_of
 from tasks.failures import FINISH
+from tasks.pairs import made_by_partner
 from tasks.plan import choose_for, needs_of, reach
 from tasks.settings import Engine, Settings
 from tasks.snapshot import GroupView, Policy
@@ -137,9 +138,12 @@ def _group(session: Session, row: Group, settings: Settings) -> Explanation:
         {
             "subject": "group", "id": row.id, "tag": row.tag, "key": row.key, "state": row.state, "reason": row.reason,
             "frames": [frame.dp_id for frame in row.frames], "expected": row.expected, "closes": row.closes.isoformat(),
-            "next": comes,
+            "partner": row.partner_id, "released": row.released and row.released.isoformat(), "next": comes,
         },
     )  # fmt: skip
+    if row.partner is not None:
+        released = f"released {_time(row.released)}" if row.released else "not released yet"
+        said.sentences.append(f"It is one pair with group {row.partner.id} ({row.partner.tag}), {released}.")
     for step in sorted(row.steps, key=lambda step: (step.name, step.sequence)):
         said.add(_step(session, step, settings), "steps")
     return said
@@ -183,6 +187,8 @@ def _step(session: Session, row: Step, settings: Settings) -> Explanation:
 
 def _weigh(session: Session, group: GroupView, need: Need, policy: Policy) -> Explanation:
     """Say what would be chosen now for one need, and why each other one would not."""
+    if need.of_pair:
+        return _weigh_of_pair(session, group, need)
     near = candidates(session, need.catg, mjd=group.mjd, days=reach(need, policy))
     views = products_where(session, Product.id.in_([candidate.product_id for candidate in near]))
     current = [candidate for candidate in near if candidate.product_id and views[candidate.product_id].current]
@@ -217,6 +223,20 @@ def _weigh(session: Session, group: GroupView, need: Need, policy: Policy) -> Ex
             "reach": _number(reach(need, policy)), "best": best and best.candidate.name,
             "level": best and best.level, "days": best and round(best.days, 5),
             "turned_down": refused,
+        },
+    )  # fmt: skip
+
+
+def _weigh_of_pair(session: Session, group: GroupView, need: Need) -> Explanation:
+    """Say what the other step of the pair has made of one need."""
+    made = products_where(session, (Product.catg == need.catg) & (Step.group_id == (group.partner or 0)))
+    best = made_by_partner(group, [view.candidate for view in made.values()]).best
+    name = best and best.candidate.name
+    return Explanation(
+        [f"{need.catg}: only that of its pair is taken; {f'that is {name}' if name else 'it is not made yet'}."],
+        {
+            "catg": need.catg, "match": [], "optional": False, "reach": None, "best": name,
+            "level": best and best.level, "days": best and round(best.days, 5), "turned_down": [],
         },
     )  # fmt: skip
 

@@ -140,8 +140,34 @@ JOINS = Recipe(
     combine=_join_levels,
     intermediate=("PIXTABLE_STD",),
 )
+
+
+def _give_nothing(channel: Channel, _: Any) -> Result:  # noqa: ANN401
+    """The first half of a pair's step."""
+    column = Column(name="channel", values=np.array([channel.number], np.int32))
+    return Result((Product(catg="PIXTABLE_STD", number=1, content=Table(columns=(column,))),))
+
+
+def _place_slices(instrument: Instrument, _: Any) -> Result:  # noqa: ANN401
+    """The second half: where each slice looks, all at the same place."""
+    rows = [(channel, slice_) for channel in instrument.channels for slice_ in range(1, 49)]
+    channels, slices = np.array(rows, np.int32).T
+    whole = {"SubField": channels, "SliceCCD": slices, "SliceSky": slices}
+    real = {name: np.zeros(len(rows)) for name in ("x", "y", "angle", "width")}
+    table = Table(columns=tuple(Column(name=name, values=values) for name, values in {**whole, **real}.items()))
+    return Result((Product(catg="GEOMETRY_TABLE", content=table),))
+
+
+def _solve_field(instrument: Instrument, _: Any) -> Result:  # noqa: ANN401
+    """The second half: a solution that tells which table it was made with."""
+    keywords = (Keyword("CTYPE1", "RA---TAN"), Keyword("ROWS", len(instrument.tables["GEOMETRY_TABLE"].table["x"])))
+    return Result((Product(catg="ASTROMETRY_WCS", content=Extensions(), keywords=keywords),))
+
+
+PLACES = replace(JOINS, name="places", makes=("GEOMETRY_TABLE",), reduce=_give_nothing, combine=_place_slices)
+SOLVES = replace(JOINS, name="solves", makes=("ASTROMETRY_WCS",), reduce=_give_nothing, combine=_solve_field)
 _ODD = {name: replace(RECIPE, name=name, reduce=_do(deed)) for name, deed in _DEEDS.items()}
-RECIPES: Mapping[str, Recipe] = {**_ODD, JOINS.name: JOINS}
+RECIPES: Mapping[str, Recipe] = {**_ODD, JOINS.name: JOINS, PLACES.name: PLACES, SOLVES.name: SOLVES}
 
 
 def install() -> None:

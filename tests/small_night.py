@@ -114,6 +114,17 @@ class World:
             )  # fmt: skip
         return name
 
+    def product(self, catg: str, time: datetime, setup: Setup) -> None:
+        """Let there be a product of no step."""
+        name = f"{catg} at {time:%Y-%m-%d %H:%M}"
+        with self.registry.begin() as session:
+            session.add(
+                Product(
+                    catg=catg, name=name, dp_id=name, path="", size=1, digest=hashlib.sha256(name.encode()).hexdigest(),
+                    night=time.date(), mjd=mjd_of(time), setup=setup, channels=[1, 12], created=self.now,
+                )
+            )  # fmt: skip
+
     def advance(self) -> Advanced:
         """Plan and carry out; planning again must then find nothing to do."""
         done = advance(self.registry, self.settings, self.now)
@@ -138,15 +149,23 @@ class World:
         for part in step.parts:
             move(part, PartState.RUNNING)
             move(part, PartState.DONE)
-        frame = step.group.frames[0]
+        frame, statics = step.group.frames[0], STEPS_BY_NAME[step.name].statics
+        letter = chr(ord("@") + step.sequence)
         for number, catg in enumerate(STEPS_BY_NAME[step.name].makes):
-            session.add(
-                Product(
-                    step=step, catg=catg, name=f"{catg} of step {step.id}", dp_id=f"M.MUSE.{step.id}.{number}",
-                    path="", size=1, digest=hashlib.sha256(f"{catg} {step.id}".encode()).hexdigest(),
-                    night=step.group.night, mjd=step.group.mjd, setup=frame.setup, channels=[1, 12], created=self.now,
-                )
+            name = f"{catg} of step {step.id}"
+            product = Product(
+                step=step, catg=catg, name=name, dp_id=f"M.MUSE.{step.id}.{number}",
+                path="", size=1, digest=hashlib.sha256(f"{catg} {step.id}".encode()).hexdigest(),
+                night=step.group.night, mjd=step.group.mjd, setup=frame.setup, channels=[1, 12], created=self.now,
+                response=2 if catg == "STD_RESPONSE" else None,
             )  # fmt: skip
+            session.add(product)
+            if catg in statics:
+                product.name = static_name(catg, step.group.night, letter, frame.setup)
+                product.static, product.mjd = True, frame.mjd
+            if catg == "ASTROMETRY_WCS":
+                [table] = [use.product for use in step.uses if use.product and use.tag == "GEOMETRY_TABLE"]
+                product.geometry, table.reviewed = table, False
         move(step, StepState.DONE)
 
     def settle(self) -> None:

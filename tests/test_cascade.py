@@ -71,7 +71,8 @@ def test_levels_widen_and_get_worse(step: CascadeStep) -> None:
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
 def test_every_product_has_a_code(step: CascadeStep) -> None:
-    assert set(step.makes) <= PRODUCT_CODES.keys()
+    assert set(step.makes) - set(step.statics) <= PRODUCT_CODES.keys()
+    assert set(step.statics) <= STATIC_CODES.keys() & set(step.makes)
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)

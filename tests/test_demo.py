@@ -86,7 +86,7 @@ def a_group(state: GroupState) -> dict[str, object]:
 
 
 def a_step(state: StepState) -> dict[str, object]:
-    return {"id": "S1", "name": "bias", "group": "G1", "state": state}
+    return {"id": "S1", "name": "bias", "group": "G1", "state": state, "unreleased": False}
 
 
 @pytest.mark.parametrize(
@@ -106,6 +106,11 @@ def test_a_night_is_settled_when_nothing_is_left_to_make(
 ) -> None:
     progress = Progress(taken=3, groups=(a_group(group),), steps=tuple(map(a_step, steps)), running=(), queued=0)
     assert progress.settled is settled
+
+
+def test_a_pair_that_nobody_has_released_is_nothing_to_wait_for() -> None:
+    waiting = a_step(StepState.WAITING) | {"unreleased": True}
+    assert Progress(taken=3, groups=(a_group(GroupState.COMPLETE),), steps=(waiting,), running=(), queued=0).settled
 
 
 @pytest.mark.full

@@ -50,7 +50,7 @@ days = st.dates(date(2000, 1, 1), date(2099, 12, 31))
         ("TRACE_TABLE", "MU_PFTT_260617A_wfm-noao-n_slow.fits"),
         ("WAVECAL_TABLE", "MU_PWCT_260617A_wfm-noao-n_slow.fits"),
         ("STD_RESPONSE", "MU_PSDR_260617A_wfm-noao-n.fits"),
-        ("GEOMETRY_TABLE", "MU_PEOT_260617A_wfm.fits"),
+        ("GEOMETRY_UNSMOOTHED", "MU_PEOU_260617A_wfm.fits"),
     ],
 )
 def test_names_of_masters(catg: str, name: str) -> None:

@@ -1,6 +1,7 @@
 """The choice of a calibration is total, deterministic and explained."""
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -210,6 +211,149 @@ class TestAnyCandidates:
     @given(offered_candidates)
     def test_the_same_candidates_twice_are_the_same_choice(self, offered: list[Candidate]) -> None:
         assert choice(*offered, *offered).best == choice(*offered).best
+
+
+CERTIFIED, PROVISIONAL = Certification.CERTIFIED, Certification.PROVISIONAL
+
+
+def beside_statics(*offered: Candidate, response: int | None = None, mjd: float = MJD, mode: str = "") -> Choice:
+    setup = replace(SETUP, mode=mode or SETUP.mode)
+    return choose(offered, setup=setup, mjd=mjd, keys=KEYS, levels=LEVELS, beside_statics=True, response=response)
+
+
+class TestStaticsBesideProducts:
+    """LSF_PROFILE, STD_RESPONSE and so on come as static calibrations and from frames."""
+
+    @pytest.mark.parametrize(
+        ("days", "certification", "taken"),
+        [
+            (-5.0, CERTIFIED, "made"),  # closer than the day from which the static one is valid, within the levels
+            (5.0, CERTIFIED, "made"),
+            (-5.0, PROVISIONAL, "static"),  # not certified
+            (-14.5, CERTIFIED, "static"),  # beyond the levels
+            (-10.5, CERTIFIED, "static"),  # what is valid from since then says more of the instrument as it is
+            (-5.0, Certification.REJECTED, "static"),
+        ],
+    )
+    def test_one_from_frames_replaces_a_static_one_where_it_is_closer_and_certified(
+        self, days: float, certification: Certification, taken: str
+    ) -> None:
+        static = a_candidate(1, -10.0, name="static", static=True, certification=CERTIFIED)
+        best = beside_statics(static, a_candidate(2, days, name="made", certification=certification)).best
+        assert best is not None
+        assert best.candidate.name == taken
+        assert best.level == (0 if taken == "static" else 2)  # a static one is of the first level for all its time
+
+    def test_what_is_not_certified_serves_where_no_static_one_is_valid(self) -> None:
+        later = a_candidate(1, 0.5, static=True, certification=CERTIFIED)
+        best = beside_statics(later, a_candidate(2, 5.0)).best
+        assert best is not None
+        assert best.candidate.product_id == 2
+
+    def test_a_static_one_lasts_however_long_ago_it_began(self) -> None:
+        best = beside_statics(a_candidate(1, -4000.0, static=True)).best
+        assert best is not None
+        assert (best.level, best.days) == (0, -4000.0)
+
+    def test_of_one_day_the_later_version_is_taken_in_whatever_order_they_came(self) -> None:
+        best = beside_statics(
+            a_candidate(7, -3.0, static=True, made=1.0), a_candidate(4, -3.0, static=True, made=2.0)
+        ).best
+        assert best is not None
+        assert best.candidate.product_id == 4
+
+    @pytest.mark.parametrize(
+        ("candidate", "cause", "words"),
+        [
+            (a_candidate(1, -9.0, static=True, obsolete=True, response=2), Cause.OBSOLETE, "no recipe takes any more"),
+            (
+                a_candidate(1, -9.0, static=True, until=MJD - 3, response=2),
+                Cause.PAST,
+                "was valid only until 3.00 d before",
+            ),
+            (a_candidate(1, -9.0, static=True, paired=False), Cause.UNPAIRED, "astrometric solution is not there"),
+            (a_candidate(1, 0.5, response=1), Cause.RESPONSE, "is a response of version 1, version 2 is needed"),
+            (a_candidate(1, 0.5, response=None), Cause.RESPONSE, "version 2 is needed"),
+            (a_candidate(1, 9.0, static=True, response=2), Cause.FUTURE, "valid only from 9.00 d after"),
+        ],
+    )
+    def test_what_may_not_be_used_is_told_why(self, candidate: Candidate, cause: Cause, words: str) -> None:
+        found = beside_statics(candidate, response=2)
+        assert found.best is None
+        assert (found.refusals[0].cause, words in found.refusals[0].reason) == (cause, True)
+
+    def test_a_response_of_version_1_serves_where_either_does(self) -> None:
+        assert beside_statics(a_candidate(1, 0.5, response=1)).best is not None
+
+    @pytest.mark.parametrize("mode", ["WFM-NOAO-N", "WFM-AO-N"])
+    def test_a_file_for_the_mode_alone_goes_before_a_newer_one_for_the_family(self, mode: str) -> None:
+        family = a_candidate(1, -1.0, static=True, setup=replace(SETUP, mode="WFM-N"))
+        alone = a_candidate(2, -900.0, static=True, setup=replace(SETUP, mode="WFM-AO-N"))
+        best = beside_statics(family, alone, mode=mode).best
+        assert best is not None
+        assert best.candidate.product_id == (2 if mode == "WFM-AO-N" else 1)
+        assert best.differences == ({} if mode == "WFM-AO-N" else {"mode": (mode, "WFM-N")})
+
+
+mixed_candidates = st.lists(
+    st.builds(
+        Candidate,
+        product_id=st.integers(1, 10_000),
+        name=st.just("product"),
+        mjd=st.one_of(st.floats(MJD - 400, MJD + 20), st.floats(MJD - 16, MJD + 16), st.sampled_from([MJD - 1, MJD])),
+        setup=st.builds(
+            Setup, mode=st.sampled_from(["WFM-NOAO-N", "WFM-AO-N", "WFM-N", "WFM-E"]), readout=st.just("SCI1.0")
+        ),
+        certification=st.sampled_from(Certification),
+        static=st.booleans(),
+        made=st.sampled_from([1.0, 2.0]),
+        response=st.sampled_from([None, 1, 2]),
+        until=st.sampled_from([math.inf, MJD, MJD + 1]),
+        obsolete=st.sampled_from([False, False, False, True]),
+        paired=st.sampled_from([True, True, True, False]),
+    ),
+    max_size=12,
+    unique_by=lambda candidate: candidate.product_id,
+)
+
+
+def may_serve(candidate: Candidate, response: int | None) -> bool:
+    """The rule for one candidate said once more."""
+    if candidate.obsolete or not candidate.paired or candidate.certification is Certification.REJECTED:
+        return False
+    if candidate.setup.mode not in ("WFM-NOAO-N", "WFM-N") or response not in (None, candidate.response):
+        return False
+    if candidate.static and candidate.mjd > MJD:
+        return False
+    return candidate.until > MJD and (candidate.static or abs(candidate.mjd - MJD) < 14)
+
+
+def serves_better(one: Candidate, other: Candidate) -> bool:
+    """The rule for two of them: the first thing that they are not alike in decides."""
+    judged = (
+        (one.static or one.certification is CERTIFIED, other.static or other.certification is CERTIFIED),
+        (one.setup.mode == "WFM-NOAO-N", other.setup.mode == "WFM-NOAO-N"),
+        (-abs(one.mjd - MJD), -abs(other.mjd - MJD)),
+        (one.certification is CERTIFIED, other.certification is CERTIFIED),
+        (-one.mjd, -other.mjd),
+        (one.made, other.made),
+        (-(one.product_id or 0), -(other.product_id or 0)),
+    )
+    return next((ours > theirs for ours, theirs in judged if ours != theirs), False)
+
+
+@given(mixed_candidates, st.sampled_from([None, 2]), st.data())
+def test_statics_and_products_together_are_chosen_by_the_rule_in_every_order(
+    offered: list[Candidate], response: int | None, data: st.DataObject
+) -> None:
+    usable = [candidate for candidate in offered if may_serve(candidate, response)]
+    expected = [one for one in usable if not any(serves_better(other, one) for other in usable)]
+    assert len(expected) == bool(usable)
+    found = beside_statics(*data.draw(st.permutations(offered)), response=response)
+    assert (found.best and found.best.candidate) == (expected[0] if expected else None)
+    for refusal in found.refusals:  # taking away what was turned down changes nothing
+        rest = [candidate for candidate in offered if candidate != refusal.candidate]
+        assert beside_statics(*rest, response=response).best == found.best
 
 
 def a_product(number: int, catg: str, mjd: float, **changes: object) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Steps whose products are of the whole instrument: a part for each channel, and a second half that joins them."""
 
 import hashlib
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from test_parts import Clock, files, part_of, step_of
 
 import tasks.cascade
 import tasks.finish
-from archive.models import Measurement, Product
+from archive.models import Frame, Measurement, Product, Step, Use
 from archive.registry import Registry
+from archive.select import candidates
 from archive.states import PartState, Score, StepState
 from archive.store import Store
+from archive.verification import verify
 from recipes.channel import MISSING
 from tasks.failures import FINISH, PartFailed
 from tasks.parts import run_part
@@ -159,3 +162,41 @@ def test_a_finish_that_was_killed_gives_the_same_bytes_again(
     assert files(site) == [made[0].path]
     assert made[0].path.read_bytes() == first
     assert step_of(site, step_id).state is StepState.DONE
+
+
+def pair_step(site: Site, frames: list[Path], name: str, recipe: str, table: Product | None = None) -> int:
+    step_id = new_step(site, frames) if table is None else None
+    with site.registry.begin() as session:
+        if step_id is None:
+            step = add_step(session, list(session.scalars(select(Frame))), channels=CHANNELS, recipe=recipe)
+            step.uses.append(Use(tag="GEOMETRY_TABLE", product_id=table and table.id))
+        else:
+            step = session.get_one(Step, step_id)
+        step.name, step.recipe = name, recipe
+        return step.id
+
+
+def test_a_pair_is_archived_as_static_calibrations_of_its_day_that_name_each_other(
+    site: Site, frames: list[Path]
+) -> None:
+    geometry = pair_step(site, frames, "geometry", "places")
+    run_part(site, run_channels(site, geometry))
+    table = product_of(site, geometry)
+    assert (table.name, table.static, table.step_id) == ("MU_GEOT_260617A_geometry_table.fits", True, geometry)
+    assert table.mjd == fits.getheader(frames[0])["MJD-OBS"] == fits.getheader(table.path)["MJD-OBS"]
+    with site.registry.read() as session:
+        [candidate] = candidates(session, "GEOMETRY_TABLE", mjd=table.mjd + 1, days=math.inf)
+    assert not candidate.paired  # it serves nobody yet
+    with site.registry.begin() as session:
+        session.get_one(Product, table.id).reviewed = True
+    astrometry = pair_step(site, frames, "astrometry", "solves", table)
+    run_part(site, run_channels(site, astrometry))
+    solution = product_of(site, astrometry)
+    assert (solution.name, solution.geometry_id) == ("MU_GASW_260617A_astrom_wcs.fits", table.id)
+    assert files(site) == [site.store.statics / name for name in (solution.name, table.name)]
+    assert fits.getheader(solution.path)["ROWS"] == 48 * len(CHANNELS)
+    with site.registry.read() as session:
+        [candidate] = candidates(session, "GEOMETRY_TABLE", mjd=table.mjd + 1, days=math.inf)
+        assert not session.get_one(Product, table.id).reviewed  # the planner looks who may rather use it
+    assert candidate.paired
+    assert list(verify(site.registry, site.store)) == []

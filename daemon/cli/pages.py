@@ -423,7 +423,7 @@ def cascade_page(record: Record) -> list[RenderableType]:
     needs = [
         (step["name"] if number == 0 else Text(""), *row)
         for step in record["steps"]
-        for number, row in enumerate([*map(_need, step["needs"]), *map(_companion, step["companions"])])
+        for number, row in enumerate([*map(_need, step["needs"]), *map(_companion, step["companions"]), *_pair(step)])
     ]
     return [
         table("What a frame is", ("type", "recognised by", "goes into"), rules),
@@ -437,9 +437,15 @@ def cascade_page(record: Record) -> list[RenderableType]:
 def _need(need: Record) -> tuple[object, ...]:
     reach = ("any time" if days is None else f"{days:g}" for days in need["days_by_level"].values())
     remarks = ["optional"] if need["optional"] else []
+    remarks += ["that of the pair"] if need["of_pair"] else []
     remarks += [f"v{need['response']}"] if need["response"] else []
     remarks += [f"before {need['until']:%Y-%m-%d}"] if need["until"] else []
     return need["catg"] + (f" ({', '.join(remarks)})" if remarks else ""), need["match"], " / ".join(reach)
+
+
+def _pair(step: Record) -> list[tuple[object, ...]]:
+    pair = step["pair"]
+    return [(f"{pair['tag']} group (the other half of its pair)", "", f"{pair['days']:g}")] if pair else []
 
 
 def _companion(companion: Record) -> tuple[object, ...]:

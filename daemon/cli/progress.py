@@ -47,10 +47,14 @@ class Progress:
 
     @property
     def settled(self) -> bool:
-        """True if no group waits for frames, and every step that has a recipe is there and has ended."""
+        """True if no group waits for frames, and every step that has a recipe is there and has ended.
+
+        A pair that nobody has released is nothing to wait for.
+        """
         to_make = [group["id"] for group in self.groups if _has_recipe(STEPS_BY_TAG[group["tag"]].name)]
-        ended = {step["group"] for step in self.steps if step["state"] in ENDED}
-        pending = [step for step in self.steps if _has_recipe(step["name"]) and step["state"] not in ENDED]
+        over = [step for step in self.steps if step["state"] in ENDED or step["unreleased"]]
+        ended = {step["group"] for step in over}
+        pending = [step for step in self.steps if _has_recipe(step["name"]) and step not in over]
         return not pending and ended.issuperset(to_make) and all(g["state"] is not GroupState.OPEN for g in self.groups)
 
 

@@ -12,6 +12,7 @@ from daemon.cli.identifiers import Subject, label
 from tasks.cascade import RECIPES, RULES, STEPS, STEPS_BY_TAG, Need
 from tasks.engines import engine_of
 from tasks.intake import Taken
+from tasks.orders import waits_for_pair
 
 Record = dict[str, Any]
 
@@ -117,6 +118,8 @@ def _group(row: Group) -> Record:
         "reason": row.reason,
         "received": sum(frame.superseded_by is None for frame in row.frames),
         "expected": row.expected,
+        "partner": row.partner_id and f"G{row.partner_id}",
+        "released": row.released,
         "last_arrival": row.last_arrival,
         "closes": row.closes,
     }
@@ -131,6 +134,7 @@ def _step(row: Step) -> Record:
         "night": row.group.night,
         "sequence": row.sequence,
         "state": row.state,
+        "unreleased": waits_for_pair(row),
         "priority": row.priority,
         "recipe": f"{row.recipe} {row.recipe_version}".strip(),
         "engine": engine_of(row.recipe_version) if row.recipe else "",
@@ -252,6 +256,8 @@ def cascade_record() -> Record:
                 "minimum": step.minimum,
                 "lamps": list(step.lamps),
                 "makes": list(step.makes),
+                "statics": list(step.statics),
+                "pair": {"tag": step.pair.tag, "days": step.pair.days} if step.pair else None,
                 "needs": [_need(need) for need in step.needs],
                 "companions": [vars(companion) | {"match": list(companion.match)} for companion in step.companions],
             }
@@ -268,6 +274,7 @@ def _need(need: Need) -> Record:
         "optional": need.optional,
         "days_by_level": levels,
         "response": need.response,
+        "of_pair": need.of_pair,
         "until": time_of(need.until) if math.isfinite(need.until) else None,
     }
 
