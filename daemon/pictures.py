@@ -74,7 +74,7 @@ def _of_maps(title: str, maps: Sequence[Map]) -> "Figure":
         axes.set_axis_off()
     if image is not None:
         block = maps[0].block
-        of = f"mean of {block} × {block} pixels" if block > 1 else "mean along the wavelengths"
+        of = f"mean of {block} × {block} pixels" if block > 1 else "mean along the third axis"
         bar = field.colorbar(image, ax=panels, shrink=0.85, extend="both")
         bar.set_label(f"(ESO's − ours) / sigma, {of}; grey: nothing to compare", fontsize=8)
         bar.ax.tick_params(labelsize=7)
@@ -94,7 +94,9 @@ def _histogram(axes: "Axes", maps: Sequence[Map]) -> None:
     axes.set_yscale("log")
     axes.set_xlim(*_WIDTHS)
     axes.set_ylim(1e-6, None)
-    axes.set_xlabel(f"(ESO's − ours) / sigma; sigma: {maps[0].sigma}", fontsize=9)
+    axes.set_xlabel(
+        f"(ESO's − ours) / sigma; sigma: {', '.join(dict.fromkeys(item.sigma for item in maps))}", fontsize=9
+    )
     axes.set_ylabel("density of pixels per sigma", fontsize=9)
     axes.set_title(
         "Single pixels. Both are made of the same frames:\nnarrower than the Gaussian is agreement within the noise",
@@ -134,7 +136,7 @@ def _of_curves(title: str, curves: Sequence[Curve]) -> "Figure":
         lines = sum(len(curve.lines) for curve in same)
         told = [
             f"{lines} lines" if lines > 1 else "",
-            f"grey: 1 sigma ({first.sigma})" if first.error is not None else "",
+            "" if first.error is None else f"grey: 1 sigma, {np.nanmedian(first.error):.2g} ({first.sigma})",
         ]
         axes.set_title(f"{name}: ESO's − ours; {', '.join(filter(None, told))}", fontsize=9)
         axes.tick_params(labelsize=8)

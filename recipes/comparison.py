@@ -91,7 +91,7 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Map:
-    """Differences of an image in sigma: means of blocks of pixels (or along the wavelengths), and their histogram.
+    """Differences of an image in sigma: means of blocks of pixels (or along the third axis), and their histogram.
 
     Parameters
     ----------
@@ -150,11 +150,46 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Planes:
-    """An image or a cube with its variance and flags, if it has any; all of one shape, read along the first axis."""
+    """An image or a cube with its variance and flags, if it has any; all of one shape, read along the first axis.
+
+    ``origin`` is where its first value is along each axis, in steps of the axis, in numpy's order; () if nothing is
+    known of it.
+    """
 
     data: Array
     variance: Array | None = None
     flags: Array | None = None
+    origin: tuple[float, ...] = ()
+
+    def cut(self, ranges: tuple[slice, ...]) -> "Planes":
+        """Return a part of all planes."""
+        return Planes(
+            data=_Part(self.data, ranges),
+            variance=None if self.variance is None else _Part(self.variance, ranges),
+            flags=None if self.flags is None else _Part(self.flags, ranges),
+        )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of an array, read along its first axis as the whole is."""
+
+    whole: Array
+    ranges: tuple[slice, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(part.stop - part.start for part in self.ranges)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.whole.dtype
+
+    def __getitem__(self, index: slice, /) -> NDArray[Any]:
+        first, last, _ = index.indices(self.shape[0])
+        start = self.ranges[0].start
+        found: NDArray[Any] = self.whole[start + first : start + last][(slice(None), *self.ranges[1:])]
+        return found
 
 
 @dataclass
@@ -189,42 +224,47 @@ def compare_planes(ours: Planes, theirs: Planes, *, channel: int, what: str, uni
     """Compare two images or cubes, with variances and flags where both have them.
 
     Pixels that either of them flags, or that are no numbers, are left out of the data and the variance. Sigma is the
-    root of our variance; without one, ``TOLERANCE`` of our value.
+    root of our variance; without one, ``TOLERANCE`` of the rms of our values. Of grids that do not coincide, the values
+    nearest to each other go together.
     """
-    if ours.data.shape != theirs.data.shape:
-        remark = f"not compared: ours has {_axes(ours.data)} values, ESO's {_axes(theirs.data)}"
-        return Comparison((Difference(channel=channel, kind=Kind.DATA, what=what, unit=unit, remark=remark),))
+    shapes = f"ours has {_axes(ours.data)} values, ESO's {_axes(theirs.data)}"
+    remark = ""
+    if (ours.data.shape, ours.origin) != (theirs.data.shape, theirs.origin):
+        common = _common(ours, theirs)
+        if common is None:
+            told = Difference(channel=channel, kind=Kind.DATA, what=what, unit=unit, remark=f"not compared: {shapes}")
+            return Comparison((told,))
+        here, there, apart = common
+        remark = f"{shapes}; nearest values were compared, up to {apart:.2f} steps of the grid apart"
+        ours, theirs = ours.cut(here), theirs.cut(there)
     cube = len(ours.data.shape) > 2
     shape = ours.data.shape[1:] if cube else tuple(-(-length // BLOCK) for length in ours.data.shape)
     sums, hits = np.zeros(shape), np.zeros(shape, np.int64)
-    sample, flagged = _Sample(math.prod(ours.data.shape)), _Flagged()
+    sample, flagged, tolerance = _Sample(math.prod(ours.data.shape)), _Flagged(), _tolerance(ours)
     for start, stop in _blocks(ours.data):
         a, b = (planes.data[start:stop].astype(np.float64) for planes in (ours, theirs))
-        good = np.isfinite(a) & np.isfinite(b)
+        error = _error(ours, start, stop, tolerance)
+        good = np.isfinite(a) & np.isfinite(b) & (error > 0)
         if ours.flags is not None and theirs.flags is not None:
             good &= flagged.add(ours.flags[start:stop], theirs.flags[start:stop])
-        if ours.variance is not None:
-            variance = ours.variance[start:stop].astype(np.float64)
-            good &= variance > 0
-            error = np.sqrt(np.where(good, variance, 1.0))
-        else:
-            error = TOLERANCE * np.where(good & (a != 0), np.abs(a), 1.0)
-            good &= a != 0
         difference = np.where(good, b - a, 0.0)
-        sample.add(difference[good], (difference / error)[good])
-        if ours.variance is not None and theirs.variance is not None:
-            ratio = theirs.variance[start:stop][good] / variance[good]
+        scaled = np.divide(difference, error, out=np.zeros_like(difference), where=good)
+        sample.add(difference[good], scaled[good])
+        if theirs.variance is not None:
+            ratio = theirs.variance[start:stop][good] / error[good] ** 2
             sample.ratios.append(ratio[:: max(1, sample.total // _SAMPLE)])
         if cube:
-            sums += (difference / error).sum(0)
+            sums += scaled.sum(0)
             hits += good.sum(0)
         else:
-            _bin(sums, difference / error, start)
+            _bin(sums, scaled, start)
             _bin(hits, good, start)
-    sigma = "our variance" if ours.variance is not None else f"{TOLERANCE:.0%} of our value"
+    sigma = "our variance" if ours.variance is not None else f"{TOLERANCE:.0%} of the rms of our values"
     values = np.divide(sums, hits, out=np.full(shape, np.nan), where=hits > 0)
     found = [_of_data(sample, channel, what, unit, sigma)]
-    if sample.ratios:
+    if remark:
+        found.append(Difference(channel=channel, kind=Kind.DATA, what=f"grid of {what}", remark=remark))
+    if sample.ratios and ours.variance is not None:
         found.append(_of_variance(np.concatenate(sample.ratios), channel))
     if ours.flags is not None and theirs.flags is not None:
         found.append(flagged.difference(channel))
@@ -235,6 +275,22 @@ def compare_planes(ours: Planes, theirs: Planes, *, channel: int, what: str, uni
     return Comparison(tuple(found), (picture,))
 
 
+def _common(ours: Planes, theirs: Planes) -> tuple[tuple[slice, ...], tuple[slice, ...], float] | None:
+    """Return the ranges of both that cover the same, and how far apart their values are, in steps; None if none do."""
+    if not len(ours.origin) == len(theirs.origin) == len(ours.data.shape) == len(theirs.data.shape):
+        return None
+    here, there, apart = [], [], 0.0
+    for a, b, length, other in zip(ours.origin, theirs.origin, ours.data.shape, theirs.data.shape, strict=True):
+        shift = round(a - b)
+        start, stop = max(0, -shift), min(length, other - shift)
+        if stop <= start:
+            return None
+        here.append(slice(start, stop))
+        there.append(slice(start + shift, stop + shift))
+        apart = max(apart, abs(a - b - shift))
+    return tuple(here), tuple(there), apart
+
+
 def _blocks(array: Array) -> Iterator[tuple[int, int]]:
     """Yield ranges along the first axis, of whole blocks of a map."""
     length = array.shape[0]
@@ -242,6 +298,26 @@ def _blocks(array: Array) -> Iterator[tuple[int, int]]:
     step = -(-step // BLOCK) * BLOCK
     for start in range(0, length, step):
         yield start, min(start + step, length)
+
+
+def _tolerance(planes: Planes) -> float:
+    """Return what stands for sigma in an image without variance."""
+    if planes.variance is not None:
+        return math.nan
+    squares = [np.square(planes.data[start:stop], dtype=np.float64) for start, stop in _blocks(planes.data)]
+    total, count = (
+        sum(float(np.nansum(item)) for item in squares),
+        sum(int(np.isfinite(item).sum()) for item in squares),
+    )
+    return TOLERANCE * math.sqrt(total / max(count, 1))
+
+
+def _error(planes: Planes, start: int, stop: int, tolerance: float) -> Real:
+    """Return one sigma of some rows; 0 where it is not known."""
+    if planes.variance is None:
+        return np.full((stop - start, *planes.data.shape[1:]), tolerance)
+    variance = planes.variance[start:stop].astype(np.float64)
+    return np.sqrt(np.where(variance > 0, variance, 0.0))
 
 
 def _bin(target: NDArray[Any], values: NDArray[Any], start: int) -> None:
@@ -416,7 +492,7 @@ def compare_wavelengths(ours: Table, theirs: Table, traces: Sequence[Trace], *, 
         lit = np.isfinite(difference).all(0)
         means.append(np.where(lit, difference.mean(0), np.nan))
     scatter = np.array(scatters)
-    what, sigma = "wavelengths within the slices", "scatter of the lines about our solution"
+    what, sigma = "wavelengths", "scatter of the lines about our solution"
     found = _of_values(
         np.array(everything), scatter, channel=channel, kind=Kind.CURVE, what=what, unit="Angstrom", sigma=sigma
     )

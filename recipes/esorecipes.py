@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
-from recipes.channel import Outcome
+from recipes.channel import Identity, Outcome, merge_channels
 from recipes.esoproducts import check_product, measurements_of
 from recipes.esorex import Esorex, run_recipe
 from recipes.fits import AbsentChannel, DeadChannel
@@ -82,6 +82,8 @@ ESO_RECIPES: Mapping[str, Halves] = MappingProxyType(
         ),
     }
 )
+WHOLE = ".fits"  # ends the name of a product of all channels
+_CHANNEL = re.compile(r"-(\d\d)\.fits$")  # in the name of a product of one channel
 _NUMBER = re.compile(r"_\d{4}$")  # of an exposure, in the name of a product
 # Calibrations that have an extension, or several, for each channel.
 _OF_CHANNELS = frozenset({"MASTER_BIAS", "MASTER_DARK", "MASTER_FLAT", "TRACE_TABLE", "WAVECAL_TABLE"})
@@ -173,7 +175,7 @@ def combine_channels(
             asdict(params) | {"ifu1": min(channels), "ifu2": max(channels)},
             scratch=Path(name),
             wanted=recipe.makes,
-            end=".fits",
+            end=WHOLE,
             esorex=esorex,
             record=record,
         )
@@ -194,12 +196,16 @@ def _run(
     stem = record.with_name(f"{record.name}_{run.recipe}")
     ran = run_recipe(esorex, run.recipe, inputs, options, folder=scratch, record=stem)
     files, measurements, warnings = dict[str, Path](), dict[str, tuple[Measurement, ...]](), [*ran.warnings]
+    of_channels: dict[str, dict[int, Path]] = {}
     for path in sorted(scratch.glob("*.fits")):
         header = next(read_hdus(path)).header
         catg = str(header.get("ESO PRO CATG"))
         if catg not in (*wanted, *run.also):
             continue
         check_product(path, catg)
+        if end == WHOLE and (channel := _CHANNEL.search(path.name)):
+            of_channels.setdefault(catg, {})[int(channel[1])] = path
+            continue
         # What is passed on keeps its number, one an exposure; of what is archived there is one a template.
         name = path.name.removesuffix(end) if catg in run.passes_on else catg
         if name in files:
@@ -207,6 +213,10 @@ def _run(
             continue
         files[name] = path.rename(scratch.parent / f"{name}{end}")
         measurements[name] = measurements_of(header)
+    for catg, paths in of_channels.items():  # the run on all channels made one for each
+        files[catg] = scratch.parent / f"{catg}{end}"
+        merge_channels(catg, paths, files[catg], identity=Identity("", "", files[catg].name))
+        measurements[catg] = ()
     missing = [catg for catg in wanted if not any(_NUMBER.sub("", name) == catg for name in files)]
     if missing:
         for path in files.values():

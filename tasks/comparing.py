@@ -26,7 +26,7 @@ from recipes.esorex import Esorex
 from recipes.fits import FileSource, open_source, read_table
 from recipes.headers import Header
 from recipes.muse import extension_name
-from recipes.recipe import Recipe, TableSource
+from recipes.recipe import Plane, Recipe, TableSource
 from recipes.trace import Trace, read_traces
 from tasks.engines import engine_of, esorex_of
 from tasks.failures import FINISH
@@ -249,15 +249,29 @@ class _Content:
         """Return a plane; with variance and flags if it is the one they belong to."""
         begin = f"{self.prefix}." if self.prefix else ""
         of_data = {other: self.source.plane(begin + other).values for other in ("STAT", "DQ") if other in self.names}
+        plane = self.source.plane(begin + name)
         return Planes(
-            data=self.source.plane(begin + name).values,
+            data=plane.values,
             variance=of_data.get("STAT") if name == "DATA" else None,
             flags=of_data.get("DQ") if name == "DATA" else None,
+            origin=_origin(plane),
         )
 
     def unit(self, name: str) -> str:
         """Return the unit of a plane."""
         return self.source.plane(f"{self.prefix}.{name}" if self.prefix else name).unit
+
+
+def _origin(plane: Plane) -> tuple[float, ...]:
+    """Return where the first value of a plane is along each axis, in steps; () if its header has no such grid."""
+    cards = {keyword.name: keyword.value for keyword in plane.keywords}
+    found = []
+    for axis in range(len(plane.values.shape), 0, -1):
+        value, pixel, step = (cards.get(f"{name}{axis}") for name in ("CRVAL", "CRPIX", f"CD{axis}_"))
+        if not all(isinstance(card, int | float) for card in (value, pixel, step)) or not step:
+            return ()
+        found.append(float(value) / float(step) + 1 - float(pixel))  # type: ignore[arg-type]
+    return tuple(found)
 
 
 def _pairs(
@@ -269,12 +283,17 @@ def _pairs(
 ) -> Iterator[tuple[int, _Content, _Content]]:
     """Yield the archived product and the new one, channel by channel; nothing if the other engine makes none."""
     kept = open_source(archived)
-    if catg in whole:
-        yield FINISH, _Content(kept), _Content(open_source(whole[catg]))
-        return
-    for channel in channels:
-        if catg in made[channel]:
-            yield channel, _Content(kept, extension_name(channel)), _Content(open_source(made[channel][catg]))
+    of_channels = any(hdu.name.startswith("CHAN") for hdu in kept.hdus[1:])
+    for channel in channels if of_channels else (FINISH,):
+        anew = made.get(channel, {}).get(catg) or whole.get(catg)
+        if anew is not None:
+            yield channel, _content(kept, channel), _content(open_source(anew), channel)
+
+
+def _content(source: FileSource, channel: int) -> _Content:
+    """Return what a file holds of a channel: its own extensions, or all of a file of that channel, or of all."""
+    prefix = extension_name(channel) if channel else ""
+    return _Content(source, prefix if any(hdu.name.startswith(prefix) for hdu in source.hdus[1:]) else "")
 
 
 def _compare(ours: _Content, theirs: _Content, catg: str, channel: int, work: Work) -> Comparison:
