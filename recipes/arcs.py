@@ -138,7 +138,7 @@ def _frames_of_lamps(exposures: Sequence[Exposure]) -> Mapping[Lamp, tuple[int, 
     """Return the frames of each arc lamp. The neon lamp of high power shows the lines of the other one."""
     found: dict[Lamp, list[int]] = {lamp: [] for lamp in ARC_LAMPS}
     for number, exposure in enumerate(exposures):
-        lamps = tuple(Lamp.NEON if lamp is Lamp.NEON_HIGH else lamp for lamp in exposure.lamps)
+        lamps = tuple(dict.fromkeys(Lamp.NEON if lamp is Lamp.NEON_HIGH else lamp for lamp in exposure.lamps))
         if len(lamps) != 1 or lamps[0] not in found:
             lit = " and ".join(lamps) or "no lamp"
             raise RecipeError(

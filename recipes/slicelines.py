@@ -174,11 +174,8 @@ def measure_lines(
     sigma = _widths(catalog.wavelength[np.concatenate(widths)], parts, places)
     for arc in arcs:
         for group in _groups(arc, catalog, places):
-            wanted = (
-                covered[group]
-                & (catalog.quality[group] >= Quality.MULTIPLET)
-                & (catalog.quality[group] < Quality.REFERENCE)
-            )
+            quality = catalog.quality[group]
+            wanted = covered[group] & (quality >= Quality.MULTIPLET) & (quality < Quality.REFERENCE)
             if wanted.any():
                 part = _measure(arc, traces, catalog, places, group, sigma)
                 parts.append(_only(part, wanted))
@@ -345,12 +342,11 @@ def _widths(wavelength: Real, parts: Sequence[Measured], places: Places) -> Real
     if not parts:
         return np.full((slices, 1), _NOMINAL_SIGMA)
     measured = np.concatenate([part.sigma for part in parts])  # (lines, slices, columns)
-    known = np.isfinite(measured)
-    number = known.sum(axis=2)
+    number = np.isfinite(measured).sum(axis=2)
     typical = np.nanmedian(np.where(number[..., None] > 0, measured, _NOMINAL_SIGMA), axis=2)
     order = min(_WIDTH_ORDER, len(wavelength) - 1)
     design = legvander(places.scaled(wavelength), order)
     found = np.full((slices, order + 1), 0.0)
-    for number_, (widths, weight) in enumerate(zip(typical.T, np.sqrt(number.T), strict=True)):
-        found[number_] = np.linalg.lstsq(design * weight[:, None], widths * weight)[0]
+    for of_slice, (widths, weight) in enumerate(zip(typical.T, np.sqrt(number.T), strict=True)):
+        found[of_slice] = np.linalg.lstsq(design * weight[:, None], widths * weight)[0]
     return found

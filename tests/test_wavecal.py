@@ -165,6 +165,12 @@ def test_two_lamps_in_one_frame_are_told() -> None:
         reduce(channel(stack), PARAMS)
 
 
+def test_both_neon_lamps_are_neon(result: Result) -> None:
+    both = relabelled(frames(Lamp.NEON), Lamp.NEON, Lamp.NEON_HIGH)
+    found = reduce(channel(joined(both, frames(Lamp.XENON), frames(Lamp.MERCURY_CADMIUM))), PARAMS)
+    assert values(found) == values(result)
+
+
 @pytest.mark.parametrize(
     ("shown", "told"),
     [
