@@ -28,11 +28,14 @@ class Filter:
 
     def covered(self, low: float, high: float) -> float:
         """Return the part of the filter, in per cent of its area, that data from ``low`` to ``high`` cover."""
-        middles, widths = (self.wavelength[1:] + self.wavelength[:-1]) / 2, np.diff(self.wavelength)
-        fine = np.linspace(0, 1, 101)[:, None] * widths + middles - widths / 2
-        inside = self.at(fine) * ((fine >= low) & (fine <= high))
-        total = float((self.at(fine).mean(axis=0) * widths).sum())
-        return 100 * float((inside.mean(axis=0) * widths).sum()) / total if total > 0 else 0.0
+        low, high = max(low, float(self.wavelength[0])), min(high, float(self.wavelength[-1]))
+        inside = np.clip(np.unique([*self.wavelength, low, high]), low, max(low, high))
+        total = _area(self.wavelength, self.throughput)
+        return 100 * _area(inside, self.at(inside)) / total if total > 0 else 0.0
+
+
+def _area(x: Real, y: Real) -> float:
+    return float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum())
 
 
 WHITE = Filter(name="white", wavelength=np.array(_WHITE), throughput=np.ones(2))
