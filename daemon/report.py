@@ -124,6 +124,17 @@ class ProductLine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StaticLine:
+    """One static calibration that steps of the night took; ``response`` is the version of a response."""
+
+    product: str
+    name: str
+    catg: str
+    response: int | None
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class NightReport:
     """Everything about one night."""
 
@@ -132,6 +143,7 @@ class NightReport:
     steps: tuple[StepTime, ...]
     products: tuple[ProductLine, ...]
     orphans: tuple[str, ...]  # frames that no arrival accounts for
+    statics: tuple[StaticLine, ...] = ()
 
     @property
     def fates(self) -> Mapping[Fate, int]:
@@ -181,6 +193,7 @@ def compile_report(session: Session, night: date, incoming: Mapping[Path, str]) 
         steps=tuple(step_time(step) for step in steps),
         products=tuple(product_line(product) for product in products),
         orphans=tuple(frame.dp_id for frame in frames if not frame.arrivals),
+        statics=static_lines(steps),
     )
 
 
@@ -338,6 +351,27 @@ def product_line(product: Product) -> ProductLine:
     )
 
 
+def static_lines(steps: Iterable[Step]) -> tuple[StaticLine, ...]:
+    """Return the static calibrations that steps took, by type and name."""
+    takers: dict[int, list[Step]] = {}
+    taken: dict[int, Product] = {}
+    for step in steps:
+        for use in step.uses:
+            if use.product and use.product.static:
+                taken[use.product.id] = use.product
+                takers.setdefault(use.product.id, []).append(step)
+    return tuple(
+        StaticLine(
+            product=f"P{product.id}",
+            name=product.name,
+            catg=product.catg,
+            response=product.response,
+            steps=tuple(f"S{step.id} {step.name}" for step in takers[product.id]),
+        )
+        for product in sorted(taken.values(), key=lambda row: (row.catg, row.name))
+    )
+
+
 def score_inputs(measurements: Iterable[Measurement]) -> tuple[ScoreInput, ...]:
     """Return the QC1 parameters of a product as a whole, over channels and quadrants, in the order of the recipe."""
     values: dict[str, list[float]] = {}
@@ -365,5 +399,6 @@ def report_record(report: NightReport) -> dict[str, Any]:
         "entries": [vars(entry) for entry in report.entries],
         "steps": [vars(step) for step in report.steps],
         "products": [vars(line) | {"inputs": [vars(item) for item in line.inputs]} for line in report.products],
+        "statics": [vars(line) for line in report.statics],
         "orphans": list(report.orphans),
     }

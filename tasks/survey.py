@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, aliased
 from archive.models import Frame, Group, Product, Step, Use
 from archive.select import HAS_SOLUTION, candidate_of
 from archive.setup import Setup
-from archive.states import GroupState, StepState
+from archive.states import Certification, GroupState, StepState
 from recipes.muse import Lamp
 from tasks.cascade import RECIPES, STEPS, STEPS_BY_NAME, STEPS_BY_TAG, CascadeStep, Tag, steps_of
 from tasks.classify import AMBIENT_TEMPERATURE
@@ -45,7 +45,7 @@ def survey(session: Session, settings: Settings) -> Snapshot:
     policy = replace(policy_of(settings), versions=versions_of(settings))
     group_ids = set(session.scalars(_unsettled_groups()))
     for product in session.scalars(unreviewed()):
-        group_ids.update(session.scalars(_groups_around(product, policy)))
+        group_ids.update(session.scalars(_groups_around(product, policy, _end_of_validity(session, product))))
     group_ids |= {
         partner
         for ids in _chunks(group_ids)
@@ -93,8 +93,18 @@ def _unsettled_groups() -> Select[int]:
     return select(Group.id).where(or_(Group.state == GroupState.OPEN, without_step, Group.id.in_(unsettled)))
 
 
-def _groups_around(product: Product, policy: Policy) -> Select[int]:
-    """Return the query for groups whose done steps use a product, came with it, or may rather use it from now on."""
+def _end_of_validity(session: Session, product: Product) -> float:
+    """Return when the next static calibration of the same type and setup begins; inf if there is none."""
+    later = select(Product).where(Product.catg == product.catg, Product.static, Product.mjd > product.mjd)
+    following = session.scalars(later.where(Product.certification != Certification.REJECTED).order_by(Product.mjd))
+    return next((other.mjd for other in following if other.setup == product.setup), math.inf)
+
+
+def _groups_around(product: Product, policy: Policy, until: float) -> Select[int]:
+    """Return the query for groups whose done steps use a product, came with it, or may rather use it from now on.
+
+    A static one may be used until the next of its kind begins, at ``until``.
+    """
     made = aliased(Step)
     affected: list[ColumnElement[bool]] = [
         Step.id.in_(select(Use.step_id).where(Use.product_id == product.id)),
@@ -105,7 +115,7 @@ def _groups_around(product: Product, policy: Policy) -> Select[int]:
         for need in step.needs:
             if need.catg == product.catg:
                 days = reach(need, policy)
-                first, last = (product.mjd, math.inf) if product.static else (product.mjd - days, product.mjd + days)
+                first, last = (product.mjd, until) if product.static else (product.mjd - days, product.mjd + days)
                 affected.append(and_(Step.name == step.name, Group.mjd.between(first, last)))
     return select(Group.id).join(Step, Step.group_id == Group.id).where(Step.state == StepState.DONE, or_(*affected))
 

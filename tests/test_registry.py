@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, inspect, select, text, update
@@ -16,8 +17,8 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.orm import Session
 
 from archive.history import history, record
-from archive.models import Event, Frame, Group, Row, Step
-from archive.registry import Registry, RegistryOutdated
+from archive.models import Event, Frame, Group, Product, Row, Step
+from archive.registry import Registry, RegistryOutdated, migrations
 from archive.setup import Setup
 from archive.states import GroupState
 
@@ -81,6 +82,42 @@ class TestUpgrade:
         Row.metadata.create_all(engine)
         assert migrated == {table: described(engine, table) for table in Row.metadata.tables}
         engine.dispose()
+
+    def test_an_archive_of_the_first_revision_keeps_its_rows(self, empty_registry: Registry) -> None:
+        """What was there before static calibrations were known is there afterwards, and hangs together."""
+        engine = engine_of(empty_registry)
+        if empty_registry.url.get_backend_name() == "sqlite":
+            Path(str(empty_registry.url.database)).parent.mkdir(parents=True)
+        with engine.begin() as connection:
+            command.upgrade(migrations(connection), "0001")
+            for statement in _OLD_ROWS:
+                connection.execute(text(statement))
+        engine.dispose()
+        empty_registry.upgrade()
+        empty_registry.check()
+        with empty_registry.read() as session:
+            [product], [step] = session.scalars(select(Product)), session.scalars(select(Step))
+            assert (product.step, product.response, product.geometry, product.arrivals) == (step, None, None, [])
+            assert (step.group.tag, step.group.partner, step.group.released) == ("BIAS", None, None)
+        with pytest.raises(IntegrityError), empty_registry.begin() as session:
+            session.execute(text("UPDATE product SET certification = 'lost'"))  # the checks are still there
+        with pytest.raises(IntegrityError), empty_registry.begin() as session:
+            session.execute(text("UPDATE product SET geometry_id = 99"))
+        with pytest.raises(IntegrityError), empty_registry.begin() as session:
+            session.execute(text("DELETE FROM step"))
+
+
+_OLD_ROWS = (
+    """INSERT INTO "group" (id, tag, key, night, mjd, expected, state, reason, last_arrival, closes)
+    VALUES (3, 'BIAS', 'k', '2026-06-16', 61208.4, 11, 'complete', '', '2026-06-17 12:00', '2026-06-17 12:30')""",
+    """INSERT INTO step (id, group_id, name, sequence, state, priority, recipe, recipe_version, parameters, missing,
+    warnings, stale, error, error_kind, created)
+    VALUES (5, 3, 'bias', 1, 'done', 5, 'muse_bias', '1', '{}', '[]', '[]', '', '', '', '2026-06-17 12:00')""",
+    """INSERT INTO product (id, step_id, catg, name, dp_id, path, size, digest, night, mjd, channels, certification,
+    score, static, reviewed, created, mode, readout, readout_id, binx, biny, filter, optics)
+    VALUES (7, 5, 'MASTER_BIAS', 'MU_MBIA_260617A_slow.fits', 'M.MUSE.1', '/p', 1, 'd', '2026-06-16', 61208.4, '[1]',
+    'provisional', '', FALSE, TRUE, '2026-06-17 12:00', 'WFM-NOAO-N', 'SCI1.0', 1, 1, 1, '', 'WFM')""",
+)
 
 
 def described(engine: Engine, table: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Static calibrations: every row of ESO's table is taken in under its name, or turned down with a reason."""
 
+import math
 import re
 import shutil
 import stat
@@ -15,22 +16,31 @@ from sqlalchemy import select
 
 from archive.formats import Unfit
 from archive.inspection import inspect
-from archive.models import Arrival, Event, Frame, Product
+from archive.models import Arrival, Event, Frame, Part, Product
 from archive.registry import Registry
+from archive.select import siblings
 from archive.setup import Setup, SetupKey
 from archive.states import ArrivalState, Certification
 from archive.store import Store, Transfer, digest_of
+from archive.validity import Standing, validities
 from archive.verification import verify
-from recipes.muse import Detector
-from recipes.simulator.night import NightPlan
+from recipes.muse import Detector, Flag
+from recipes.simulator.night import NightPlan, write_night
+from recipes.simulator.schedule import Sequence
 from recipes.simulator.statics import write_static, write_statics
+from tasks.advance import advance
+from tasks.failures import FINISH
 from tasks.intake import Intake, Taken
+from tasks.orders import retire
+from tasks.parts import run_part
 from tasks.settings import Settings, WatchSettings
+from tasks.site import Site as TaskSite
 from tasks.statics import recognise
 
 NOW = datetime(2026, 6, 17, 11, tzinfo=UTC)
 BEGIN = 56658.0  # 2014-01-01
-PLAN = NightPlan(night=date(2026, 6, 17), channels=(3, 12), detector=Detector(nx=64, ny=64))
+NIGHT = date(2026, 6, 16)
+PLAN = NightPlan(night=NIGHT, channels=(3, 12), detector=Detector(nx=64, ny=64))
 # The table of static calibration files on ESO's page, with a day for its "date", and what each name says of the setup.
 PAGE = [
     ("MU_GASR_140101A_astrom_cat.fits", "ASTROMETRY_REFERENCE", Setup()),
@@ -106,6 +116,13 @@ def site(tmp_path: Path, registry: Registry, written: dict[str, Path]) -> Site:
 def set_card(keyword: str, value: object, unit: int = 0) -> Edit:
     def edit(units: fits.HDUList) -> None:
         units[unit].header[f"HIERARCH {keyword}" if " " in keyword else keyword] = value
+
+    return edit
+
+
+def set_cards(cards: dict[str, object]) -> Edit:
+    def edit(units: fits.HDUList) -> None:
+        units[0].header.update(cards)
 
     return edit
 
@@ -363,3 +380,87 @@ def test_a_solution_of_another_day_has_no_geometry(site: Site) -> None:
 def test_the_simulator_writes_what_is_taken_in(site: Site, tmp_path: Path) -> None:
     for path in write_static("STD_RESPONSE", PLAN, tmp_path):
         assert site.product(site.take(path)).mode == "WFM-NOAO-N"
+
+
+def test_files_of_a_channel_each_are_one_set_of_their_latest_versions(site: Site) -> None:
+    def of_channel(channel: int, remark: str) -> Edit:
+        def edit(units: fits.HDUList) -> None:
+            units[0].header["EXTNAME"] = f"CHAN{channel:02d}"
+            units[0].header["OBJECT"] = remark
+
+        return edit
+
+    for channel, remark in ((3, "first"), (12, "first"), (3, "better")):
+        name = f"MU_GLSP_140101A_lsf_profile_slow_wfm-n-{channel:02d}.fits"
+        site.take(site.file("LSF_PROFILE", name, of_channel(channel, remark)))
+    site.take(site.file("LSF_PROFILE", "MU_GLSP_140101A_lsf_profile_slow_wfm-e-03.fits", of_channel(3, "extended")))
+    wanted = ["MU_GLSP_140101B_lsf_profile_slow_wfm-n-03.fits", "MU_GLSP_140101A_lsf_profile_slow_wfm-n-12.fits"]
+    with site.registry.read() as session:
+        products = session.scalars(select(Product).where(Product.mode == "WFM-N")).all()
+        assert [[row.name for row in siblings(session, product)] for product in products] == [wanted] * 3
+
+
+def test_validity_lasts_until_the_next_of_the_type_and_setup(site: Site) -> None:
+    for name, catg, mjd in (
+        ("MU_GEXT_140101A_extinct_table.fits", "EXTINCT_TABLE", BEGIN),
+        ("MU_GEXT_150101A_extinct_table.fits", "EXTINCT_TABLE", BEGIN + 365),
+        ("MU_GEXT_150101B_extinct_table.fits", "EXTINCT_TABLE", BEGIN + 365),
+        ("MU_GVIM_140906A_vignetting_mask.fits", "VIGNETTING_MASK", BEGIN),
+        ("MU_GLST_140501A_lsf_table.fits", "LSF_TABLE", BEGIN),
+        ("MU_GASW_140101A_astrom_wcs_wfm.fits", "ASTROMETRY_WCS", BEGIN),
+        ("MU_GSDR_140101A_std_response_wfm-e.fits", "STD_RESPONSE", BEGIN),
+        ("MU_GSDR_150101A_std_response_wfm-n.fits", "STD_RESPONSE", BEGIN + 365),
+    ):
+        site.take(site.file(catg, name, set_cards({"MJD-OBS": mjd, "OBJECT": name})))
+    with site.registry.begin() as session:
+        retire(session, session.scalars(select(Product).where(Product.mode == "WFM-E")).one(), why="old", now=NOW)
+    with site.registry.read() as session:
+        found = {validity.product.name[3:15]: (validity.until, validity.standing) for validity in validities(session)}
+    assert found == {
+        "GEXT_140101A": (BEGIN + 365, Standing.VALID),
+        "GEXT_150101A": (BEGIN + 365, Standing.REPLACED),
+        "GEXT_150101B": (math.inf, Standing.VALID),
+        "GVIM_140906A": (57823.0, Standing.VALID),
+        "GLST_140501A": (math.inf, Standing.OBSOLETE),
+        "GASW_140101A": (math.inf, Standing.UNPAIRED),
+        "GSDR_140101A": (math.inf, Standing.RETIRED),
+        "GSDR_150101A": (math.inf, Standing.VALID),
+    }
+
+
+def test_a_step_takes_the_bad_pixels_that_came_by_the_incoming_folder(
+    tmp_path: Path, registry: Registry, written: dict[str, Path]
+) -> None:
+    """From files to a product: the table has channel 3 alone, the frames channels 3 and 5."""
+    settings = Settings.model_validate(
+        {
+            "archive": {"root": tmp_path / "archive", "least_free_gb": 0.001},
+            "registry": {"url": registry.url.render_as_string(hide_password=False)},
+        }
+    )
+    site = TaskSite(settings=settings, registry=registry, store=Store(tmp_path / "archive"), clock=lambda: NOW)
+    detector = PLAN.detector
+    plan = NightPlan(night=NIGHT, channels=(3, 5), sequences=(Sequence.BIAS,), detector=detector)
+    intake = Intake(registry, site.store, settings)
+    with fits.open(written["BADPIX_TABLE"]) as units:
+        table = units["CHAN03"].data
+        fits.HDUList([units[0], units["CHAN03"]]).writeto(tmp_path / "bad.fits", checksum=True)
+    for path in (tmp_path / "bad.fits", *write_night(plan, tmp_path / "night")):
+        assert intake.take(path, NOW).state is ArrivalState.INGESTED
+    advance(registry, settings, NOW)
+    with registry.read() as session:
+        parts = session.execute(select(Part.id).order_by(Part.channel == FINISH, Part.channel)).scalars().all()
+    for part in parts:
+        run_part(site, part)
+    with registry.read() as session:
+        master = session.scalars(select(Product).where(Product.catg == "MASTER_BIAS")).one()
+        [use] = [use for use in master.step.uses if use.product] if master.step else []
+        assert (use.tag, use.level, use.product and use.product.catg) == ("BADPIX_TABLE", 0, "BADPIX_TABLE")
+    with fits.open(master.path) as units:
+        dark = {channel: units[f"CHAN{channel:02d}.DQ"].data & int(Flag.DARK) > 0 for channel in (3, 5)}
+    margin = detector.margin
+    rows, columns = ((table[name] - 1 - margin) for name in ("ypos", "xpos"))
+    rows, columns = rows - 2 * margin * (rows >= detector.ny), columns - 2 * margin * (columns >= detector.nx)
+    assert len(rows) > 0
+    assert dark[3][rows, columns].all()
+    assert not dark[5].any()

@@ -34,6 +34,10 @@ def status_page(record: Record) -> list[RenderableType]:
         ("watcher", _watcher_text(watcher)),
         *counts,
     ]
+    if record["statics"]:
+        lines.append(("statics", ", ".join(f"{number} {standing}" for standing, number in record["statics"].items())))
+    if record["pairs"]:
+        lines.append(("pairs", f"{', '.join(record['pairs'])} wait for `musecal release`"))
     if record["unsent"]:
         lines.append(("messages", f"{record['unsent']} to be sent"))
     if last := record["last_product"]:
@@ -251,6 +255,12 @@ def night_page(report: NightReport) -> list[RenderableType]:
         Text("start: from the last frame complete to the first part begun; in all: from the last frame seen", "dim"),
         *(Text(f"{step.step} {step.name}: {step.remark}") for step in report.steps if step.remark),
     ]  # fmt: skip
+    if report.statics:
+        rows = [
+            (line.product, line.name, f"v{line.response}" if line.response else "", line.steps)
+            for line in report.statics
+        ]
+        page += ["", table("Static calibrations taken", ("id", "name", "version", "by"), rows, unbroken=("id", "name"))]
     for line in report.products:
         page += ["", *_product_lines(line)]
     page += ["", table("Ledger", ("fate", "files"), [*ledger, ("received", len(report.entries))], right=("files",)), ""]

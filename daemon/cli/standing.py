@@ -1,5 +1,6 @@
 """How things stand: one record of the whole daemon for ``musecal status``."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from archive.models import Arrival, Group, Part, Product, Step
 from archive.states import ArrivalState, GroupState, PartState, StepState
+from archive.validity import validities
 from daemon.broker import BrokerMissing, broker_url
 from daemon.cli.records import record_of
 from daemon.heartbeat import Heartbeat, read_heartbeat
@@ -37,6 +39,8 @@ def standing(site: Site) -> dict[str, Any]:
             "groups": _counts(session, Group.state, GroupState),
             "steps": _counts(session, Step.state, StepState),
             "parts": _counts(session, Part.state, PartState),
+            "statics": dict(Counter(str(validity.standing) for validity in validities(session))),
+            "pairs": _pairs(session),
             "unsent": session.scalar(
                 select(func.count()).select_from(Part).where(Part.state == PartState.QUEUED, Part.sent.is_(None))
             ),
@@ -65,6 +69,17 @@ def standing(site: Site) -> dict[str, Any]:
         "watcher": _watcher(heartbeat, now) if heartbeat else None,
         **rows,
     }
+
+
+def _pairs(session: Session) -> list[str]:
+    """Return the pairs that only wait for an operator's word, as the labels of their groups."""
+    waiting = select(Group).where(Group.partner_id > Group.id, Group.released.is_(None)).order_by(Group.id)
+    closed = (GroupState.COMPLETE, GroupState.CLOSED)
+    return [
+        f"G{group.id} and G{group.partner_id}"
+        for group in session.scalars(waiting)
+        if group.partner and group.state in closed and group.partner.state in closed
+    ]
 
 
 def lying(settings: Settings) -> dict[Path, str]:
