@@ -168,6 +168,8 @@ def _stored(site: Site, step_id: int, channels: Sequence[int]) -> _Stored:
         if not step.products:
             raise NotComparable(f"step {step_id} made nothing of its own; compare the step that it reused.")
         recipe = work_of(step, FINISH).recipe
+        if recipe.name not in ESO_RECIPES:
+            raise NotComparable(f"no recipe of ESO's stands for {recipe.name}.")
         there = tuple(sorted({channel for product in step.products for channel in product.channels}))
         if channels and any(_joins(recipe, engine) for engine in Engine):
             raise NotComparable(f"{recipe.name} joins all channels; they cannot be compared one by one.")

@@ -81,7 +81,10 @@ def check_engines(settings: Settings) -> None:
             raise SettingsError(f"ESO's recipes cannot be run on files below {str(folder)!r}, for the blanks in it.")
     esorex = esorex_of(settings)
     for name in chosen:
-        halves = ESO_RECIPES[STEPS_BY_NAME[name].recipe_name]
+        recipe = STEPS_BY_NAME[name].recipe_name
+        halves = ESO_RECIPES.get(recipe)
+        if halves is None:
+            raise SettingsError(f"steps.{name}.engine = 'esorex' cannot be used: none of ESO's stands for {recipe}.")
         for run in (halves.channel, halves.whole):
             try:
                 parameters_of(esorex, run.recipe) if run else None

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from tasks.cascade import RECIPES, STEPS_BY_NAME
-from tasks.settings import Settings, SettingsError, StepSettings, load_settings
+from tasks.settings import Engine, Settings, SettingsError, StepSettings, load_settings
 
 DOCUMENTED = Path(__file__).parent.parent / "settings.toml"
 
@@ -88,8 +88,10 @@ def test_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.Mo
     path = write(tmp_path, "[watch]\nsettle_seconds = 3\nscan_seconds = 4\n[recipes.muse_bias]\nlsigma = 4.0")
     monkeypatch.setenv("MUSECAL_WATCH__SETTLE_SECONDS", "2")
     monkeypatch.setenv("MUSECAL_RECIPES__MUSE_BIAS__HSIGMA", "5.5")
+    monkeypatch.setenv("MUSECAL_STEPS__FLAT__ENGINE", "esorex")
     settings = load_settings(path)
     assert (settings.watch.settle_seconds, settings.watch.scan_seconds) == (2, 4)
+    assert [settings.steps[name].engine for name in ("bias", "flat")] == [Engine.MUSECAL, Engine.ESOREX]
     assert (settings.recipes["muse_bias"]["lsigma"], settings.recipes["muse_bias"]["hsigma"]) == (4.0, 5.5)
 
 
