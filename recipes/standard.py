@@ -147,7 +147,7 @@ def combine(instrument: Instrument, params: StandardParams) -> Result:
         name = f"PIXTABLE_STD_{number:04d}"
         tables = {channel: files[name] for channel, files in instrument.channels.items() if name in files}
         if tables:
-            measured.append(measure_exposure(instrument, exposure, tables, params))
+            measured.append(measure_exposure(instrument, exposure, tables, params, keep=not measured))
             warnings += measured[-1].warnings
         else:
             warnings.append(f"No channel has a pixel table of {exposure.name}; it is left out.")
@@ -205,9 +205,11 @@ class Measured:
 
 
 def measure_exposure(
-    instrument: Instrument, exposure: Exposure, tables: Mapping[int, Source], params: StandardParams
+    instrument: Instrument, exposure: Exposure, tables: Mapping[int, Source], params: StandardParams, *, keep: bool
 ) -> Measured:
     """Make the cube of one exposure, measure its stars, and compare the standard with its known spectrum.
+
+    The cube is kept only if it is wanted.
 
     Raises
     ------
@@ -223,7 +225,7 @@ def measure_exposure(
     filters, unknown = find_filters(params.filters, instrument.files.get("FILTER_LIST"))
     warnings += [f"There is no filter {name} in FILTER_LIST; its image is left out." for name in unknown]
     profile = choose_profile(params.profile, mode)
-    cube, stars = measure_stars(merged, filters, profile, mode, instrument.allocate)
+    cube, stars = measure_stars(merged, filters, profile, mode, instrument.allocate, keep=keep)
     chosen = stars.choose(pointing, params.select)
     airmass = mean_airmass(pointing)
     if math.isnan(airmass):

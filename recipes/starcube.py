@@ -161,7 +161,13 @@ def sky_position(x: float, y: float, pointing: Pointing) -> tuple[float, float]:
 
 
 def measure_stars(
-    exposure: MergedExposure, filters: Sequence[Filter], profile: str, mode: str, allocate: Allocate
+    exposure: MergedExposure,
+    filters: Sequence[Filter],
+    profile: str,
+    mode: str,
+    allocate: Allocate,
+    *,
+    keep: bool = True,
 ) -> tuple[StarCube, StarFluxes]:
     """Make the cube of an exposure, and measure the flux of its stars in every plane.
 
@@ -176,6 +182,8 @@ def measure_stars(
         ``INS MODE``.
     allocate : callable
         ``Instrument.allocate``.
+    keep : bool
+        The cube is wanted; otherwise it has no planes, and takes no room on the disk.
 
     Raises
     ------
@@ -202,11 +210,13 @@ def measure_stars(
         choose_aperture(star, max(fwhm, width), grid.shape[1:], profile)
         for star, width in zip(found, widths, strict=True)
     ]
-    data, stat, images = allocate(grid.shape, np.float32), allocate(grid.shape, np.float32), FieldImages(filters, grid)
+    kept = grid.shape if keep else (0, *grid.shape[1:])
+    data, stat, images = allocate(kept, np.float32), allocate(kept, np.float32), FieldImages(filters, grid)
     cut: list[list[tuple[CutOut, CutOut]]] = [[] for _ in found]
     for planes in drizzle.planes():
-        data[planes.which], stat[planes.which] = planes.data, planes.stat
-        images.add(planes)
+        if keep:
+            data[planes.which], stat[planes.which] = planes.data, planes.stat
+            images.add(planes)
         for parts, aperture in zip(cut, apertures, strict=True):
             if aperture:
                 reach = aperture.reach if profile == "circle" else aperture.half
