@@ -9,15 +9,25 @@ from recipes.stats import Real
 _LEAST_IN_CELL = 3  # pixels, to say of one that it is higher than the others; MP
 
 
-def bridge(data: Float32, bad: NDArray[np.bool_]) -> None:
-    """Put onto bad pixels what their next good neighbours before and after them have, on a line between the two."""
+def bridge(data: Float32, bad: NDArray[np.bool_], row: NDArray[np.intp]) -> None:
+    """Put onto bad pixels what their next good neighbours on the detector row have, on a line between the two.
+
+    A row without good pixels takes that of the rows beside it.
+
+    Parameters
+    ----------
+    data, bad, row : arrays, shape (pixels,)
+        In the order of the pixel table; row of the detector.
+    """
     if not bad.any() or bad.all():
         return
     edges = np.flatnonzero(np.diff(np.concatenate([[False], bad, [False]])))
     starts, stops = edges[::2], edges[1::2]
-    before, after = starts - 1, np.minimum(stops, len(data) - 1)
-    before = np.where(before < 0, after, before)
-    after = np.where(stops == len(data), before, after)
+    before, after = np.maximum(starts - 1, 0), np.minimum(stops, len(data) - 1)
+    on_left = (starts > 0) & (row[before] == row[starts])
+    on_right = (stops < len(data)) & (row[after] == row[stops - 1])
+    before = np.where((on_right & ~on_left) | (starts == 0), after, before)
+    after = np.where((on_left & ~on_right) | (stops == len(data)), before, after)
     lengths = stops - starts
     run = np.repeat(np.arange(len(starts)), lengths)
     index = np.flatnonzero(bad)

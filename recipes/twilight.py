@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from recipes.basic import lamp_flux, mask_notch, measure_illumination
 from recipes.combine import CombinationParams
 from recipes.cube import Grid
-from recipes.detector import OverscanParams, narrowed, saturation_warnings
+from recipes.detector import OverscanParams, saturation_warnings
 from recipes.drizzle import MIDDLE, Sums, add_up
 from recipes.fieldplanes import field_plane, with_flags
 from recipes.illumination import Illumination
@@ -164,25 +164,27 @@ def _add_slices(
     mode: str,
     params: TwilightParams,
 ) -> _Field:
-    """Add the pixels of all slices to the sums; flagged pixels count for the flux alone, as their neighbours."""
+    """Add the pixels of all slices to the sums; flagged pixels count as their neighbours on the detector row.
+
+    A cell holds 200 pixels of different wavelengths, so that one with a gap would not be like those beside it.
+    """
     flux, low, high = 0.0, np.full(2, np.inf), np.full(2, -np.inf)
     for which in maps:
         pixels = find_pixels((which,), params.lambdamin, params.lambdamax)
         if not len(pixels):
             continue
         row, column = which.pixels(pixels.origin)
-        row *= image.data.shape[1]
-        row += column
-        data, stat, dq = np.take(image.data, row), np.take(image.stat, row), np.take(narrowed(image.dq), row)
-        bad = dq != 0
-        bridge(data, bad)
+        place = row * image.data.shape[1] + column
+        data, stat, bad = np.take(image.data, place), np.take(image.stat, place), np.take(image.dq, place) != 0
+        bridge(data, bad, row)
+        bridge(stat, bad, row)
         if illumination:
             illumination.apply(pixels, data, stat)
         flux += float(data.sum(dtype=np.float64))
         along = which.along(pixels.origin)
         x, y = which.field_x(along), which.field_y(along)
         low, high = np.minimum(low, (x.min(), y.min())), np.maximum(high, (x.max(), y.max()))
-        good = mask_notch(dq, pixels.wavelength, mode) == 0
+        good = mask_notch(np.zeros(len(pixels), np.uint16), pixels.wavelength, mode) == 0
         if params.crsigma > 0:
             plane = np.rint((pixels.wavelength - params.lambdamin) / params.dlambda).astype(np.intp)
             cell = plane * sums.data.shape[2] + np.rint(x - MIDDLE[0]).astype(np.intp) - sums.x

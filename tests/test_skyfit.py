@@ -93,12 +93,18 @@ def test_two_pixels_are_too_few_to_judge_either() -> None:
     assert not find_outliers(np.array([], np.intp), data[:0], data[:0], "median", 1.0).any()
 
 
-def test_bad_pixels_get_the_light_of_their_neighbours() -> None:
+def test_bad_pixels_get_the_light_of_their_neighbours_on_the_row() -> None:
     data = np.array([9, 1, 9, 9, 4, 5, 9], np.float32)
-    bridge(data, np.array([True, False, True, True, False, False, True]))
+    bridge(data, np.array([True, False, True, True, False, False, True]), np.zeros(7, np.intp))
     np.testing.assert_allclose(data, [1, 1, 2, 3, 4, 5, 5])
+    rows = np.array([1, 1, 1, 2, 2, 2])
+    data = np.array([1, 2, 99, 99, 20, 30], np.float32)
+    bridge(data, np.array([False, False, True, False, False, False]), rows)
+    assert data[2] == 2
+    bridge(data, np.array([False, False, False, True, False, False]), rows)
+    assert data[3] == 20
     alone = np.array([7, 8], np.float32)
-    bridge(alone, np.array([True, True]))
+    bridge(alone, np.array([True, True]), np.zeros(2, np.intp))
     np.testing.assert_array_equal(alone, [7, 8])
 
 
