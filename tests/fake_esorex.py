@@ -1,4 +1,4 @@
-"""A program that behaves as esorex does for ``muse_bias``, well or badly, in milliseconds.
+"""A program that behaves as esorex does, for ``muse_bias`` well or badly, in milliseconds.
 
 ``FAKE_ESOREX`` names what it does; a file of that name plus ``.pid`` beside it tells which process hung.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PARAMETERS = ("nifu", "overscan", "ovscreject", "ovscsigma", "combine", "lsigma", "hsigma", "merge")
+PARAMETERS = ("nifu", "ifu1", "ifu2", "overscan", "ovscreject", "ovscsigma", "combine", "lsigma", "hsigma", "merge")
 VERSION = "9.8.7"
 DEED = "FAKE_ESOREX"
 
@@ -43,7 +43,12 @@ def main(arguments: list[str]) -> int:
     if unknown := [name for name in options if name not in {*PARAMETERS, "recipe-dir", "log-level", "suppress-prefix"}]:
         sys.stderr.write(f"12:00:00 [ ERROR ] esorex: Unknown option {unknown[0]}\n")
         return 255
-    return _run(os.environ[DEED], int(options["nifu"]), Path(arguments[-1]), options)
+    sof = Path(arguments[-1])
+    if "muse_scibasic" in arguments:
+        return _write_pixels(int(options["nifu"]), sof)
+    if "muse_twilight" in arguments:
+        return _write_cube(sof, options)
+    return _run(os.environ[DEED], int(options["nifu"]), sof, options)
 
 
 def _run(deed: str, channel: int, sof: Path, options: dict[str, str]) -> int:
@@ -112,6 +117,38 @@ def _write_bias(deed: str, channel: int, sof: Path, options: dict[str, str]) -> 
     fits.HDUList(hdus).writeto(path, checksum=True)
     if deed == "cuts short":
         path.write_bytes(path.read_bytes()[:-5760])
+
+
+def _write_pixels(channel: int, sof: Path) -> int:
+    """Write a pixel table of four pixels, and an image that nobody wants."""
+    import numpy as np
+    from astropy.io import fits
+
+    raw = sof.read_text().split()[0]
+    for catg in ("PIXTABLE_STD", "STD_RED"):
+        header = fits.Header({"EXTNAME": f"CHAN{channel:02d}", "ARCFILE": Path(raw).name})
+        header["HIERARCH ESO PRO CATG"] = catg
+        names = ("xpos", "ypos", "lambda", "data", "dq", "stat", "origin")
+        planes = [fits.ImageHDU(np.full((4, 1), channel, np.float32), name=name) for name in names]
+        for plane in planes:
+            plane.header["EXTNAME"] = plane.header["EXTNAME"].lower()
+        hdus = fits.HDUList([fits.PrimaryHDU(header=header), *planes])
+        hdus.writeto(f"{catg}_0001-{channel:02d}.fits", checksum=True)
+    return 0
+
+
+def _write_cube(sof: Path, options: dict[str, str]) -> int:
+    """Write a cube, and into its header what it was given."""
+    import numpy as np
+    from astropy.io import fits
+
+    tags = [line.split()[1] for line in sof.read_text().splitlines()]
+    header = fits.Header({"ARCFILE": "MUSE.raw.fits"})
+    header["HIERARCH ESO PRO CATG"] = "TWILIGHT_CUBE"
+    header["HIERARCH ESO QC TWILIGHT INPUTS"] = (len(tags), f"{tags[0]} {options['ifu1']} to {options['ifu2']}")
+    data = fits.ImageHDU(np.ones((2, 3, 4), np.float32), name="DATA")
+    fits.HDUList([fits.PrimaryHDU(header=header), data]).writeto("TWILIGHT_CUBE_0001.fits", checksum=True)
+    return 0
 
 
 if __name__ == "__main__":

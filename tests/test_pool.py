@@ -55,10 +55,14 @@ sys.exit(pool.run_pool(Settings(broker=BrokerSettings(url=sys.argv[1]), worker=W
     ids=["as many as cores", "as many as fit into memory", "never none"],
 )
 def test_as_many_parts_at_once_as_the_machine_holds(cores: int, memory: int, parts: int) -> None:
-    assert (
-        pool.concurrency_of(Settings.model_validate({"worker": {"memory_limit_mb": 2000}}), cores=cores, memory=memory)
-        == parts
-    )
+    settings = Settings.model_validate({"worker": {"memory_limit_mb": 2000}})
+    assert pool.concurrency_of(settings, cores=cores, memory=memory) == parts
+
+
+def test_fewer_parts_at_once_where_esos_recipes_need_more_memory() -> None:
+    worker = {"memory_limit_mb": 2000, "esorex_memory_limit_mb": 8000}
+    settings = Settings.model_validate({"worker": worker, "steps": {"dark": {"engine": "esorex"}}})
+    assert pool.concurrency_of(settings, cores=8, memory=20 * GIGABYTE) == 2
 
 
 def test_the_setting_goes_first() -> None:
