@@ -12,8 +12,10 @@ from scipy.special import erf
 from recipes.lsf import full_widths
 from recipes.muse import DETECTOR, SLICES, Flag, Quadrant
 from recipes.simulator.atmosphere import telluric_depth
-from recipes.simulator.celestial import blurred
-from recipes.simulator.optics import DISPERSION, lsf_fwhm
+from recipes.simulator.celestial import blurred, twilight_field
+from recipes.simulator.field import slice_places
+from recipes.simulator.optics import DISPERSION, draw_slices, lsf_fwhm
+from recipes.simulator.scenes import calibration_unit
 from recipes.simulator.spectra import FWHM_PER_SIGMA, GRID
 from recipes.simulator.truth import Truth
 
@@ -23,6 +25,7 @@ GREATEST_WAVELENGTH = 9300.0  # Angstrom, the end of the range that is held to
 FIRST_RESPONSE = 4800.0  # Angstrom; below it the blue filter begins
 DEEP = 0.95  # transmission, below which a telluric band counts
 FAR = 6.0  # sigma, beyond which a value is an outlier
+SLICE_END = 3.0  # pix at either end of a slice that are not compared
 Numbers = dict[str, float]
 
 
@@ -182,6 +185,41 @@ def response_accuracy(response: Path, telluric: Path, truth: Path) -> Numbers:
         "telluric bands, mean error": float(np.abs(absorbed.mean())),
         "telluric bands, rms": float(absorbed.std()),
     }
+
+
+def twilight_accuracy(sky: Path, smooth: Path, channels: Sequence[int], seed: int) -> Numbers:
+    """Compare DATACUBE_SKYFLAT and TWILIGHT_CUBE with the sky of a simulated night; the worst channel counts.
+
+    The sky cube is that sky over the light of the lamp flat along each slice; the smooth cube can follow no more than
+    its gradient. Each plane of a channel has the mean 1.
+    """
+    cube, white, even = [], [], []
+    for channel in channels:
+        ratio = _on_slices(sky, channel, seed, lamp=True)
+        cube.append(float(ratio.std()))
+        white.append(float(ratio.mean(axis=0).std()))
+        even.append(float(_on_slices(smooth, channel, seed, lamp=False).std()))
+    return {
+        "sky cube over true sky, rms of planes": max(cube),
+        "sky cube over true sky, rms of all": max(white),
+        "smooth cube over gradient of sky, rms": max(even),
+    }
+
+
+def _on_slices(path: Path, channel: int, seed: int, *, lamp: bool) -> NDArray[np.float64]:
+    """Return a cube over the true sky on the slices of a channel, without their ends: shape (planes, places)."""
+    with fits.open(path) as hdus:
+        cube, header = hdus["DATA"].data.astype(float), hdus["DATA"].header
+    x, y = (header[f"CRVAL{axis}"] + np.arange(header[f"NAXIS{axis}"]) for axis in (1, 2))
+    found = []
+    for which, place in zip(draw_slices(seed, channel), slice_places(channel), strict=True):
+        row, inside = int(np.argmin(np.abs(y - place.y))), np.abs(x - place.x) < place.width / 2 - SLICE_END
+        light = twilight_field(x[inside], np.full(np.count_nonzero(inside), place.y))
+        if lamp:
+            light = light / calibration_unit(which, (place.x - x[inside]) / place.width)
+        found.append(cube[:, row, inside] / light)
+    ratio = np.concatenate(found, axis=1)
+    return np.asarray(ratio / ratio.mean(axis=1, keepdims=True))
 
 
 def _worst_ratio(ratios: list[float]) -> float:

@@ -17,7 +17,7 @@ from pathlib import Path
 from astropy.io import fits
 
 from benchmarks.__main__ import Cost, run
-from benchmarks.accuracy import Numbers, response_accuracy
+from benchmarks.accuracy import Numbers, response_accuracy, twilight_accuracy
 from recipes.simulator.night import NightPlan, write_night
 from recipes.simulator.schedule import Sequence as Sequences
 from recipes.simulator.statics import FILES, write_statics
@@ -168,6 +168,9 @@ def measure_eso(bench: Bench, task: Task, folder: Path) -> Cost:
 
 def accuracy(bench: Bench, task: Task, folder: Path, end: str = "") -> Numbers:
     """Return how far the products of a task in a folder are from the truth; nothing where there is none to tell."""
+    if task.recipe == "muse_twilight":
+        cubes = folder / "DATACUBE_SKYFLAT.fits", folder / "TWILIGHT_CUBE.fits"
+        return twilight_accuracy(*cubes, task.channels, seed=1)  # the simulator's, if none is asked for
     if task.recipe != "muse_standard":
         return {}
     response, telluric = (folder / f"{catg}{end}.fits" for catg in ("STD_RESPONSE", "STD_TELLURIC"))

@@ -7,19 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
-from numpy.typing import NDArray
 from sky_referee import CHANNELS, PLAN, SkyNight, simulate_sky
 
+from benchmarks.accuracy import twilight_accuracy
 from recipes.fits import open_source
 from recipes.pixtable import StoredPixels
-from recipes.simulator.celestial import twilight_field
-from recipes.simulator.field import slice_places
-from recipes.simulator.optics import draw_slices
-from recipes.simulator.scenes import calibration_unit
 from tasks.cascade import Tag
 
 CHANNEL = 12
-EDGE = 3  # pix at either end of a slice that are left out
 COSMETIC = ("COMMENT", "DATE", "DATAMD5", "CHECKSUM", "DATASUM", "ARCFILE", "ORIGFILE", "PIPEFILE")
 needs_esorex = pytest.mark.skipif(shutil.which("esorex") is None, reason="esorex is not installed")
 pytestmark = pytest.mark.full
@@ -30,25 +25,13 @@ def sky(tmp_path_factory: pytest.TempPathFactory) -> SkyNight:
     return simulate_sky(tmp_path_factory)
 
 
-def skies(path: Path, channel: int) -> NDArray[np.float64]:
-    """Planes of a sky cube on the slices of a channel, over the sky and the lamp that lit its flat; mean 1 each."""
-    with fits.open(path) as hdus:
-        cube, header = hdus["DATA"].data.astype(float), hdus["DATA"].header
-    x, y = (header[f"CRVAL{axis}"] + np.arange(header[f"NAXIS{axis}"]) for axis in (1, 2))
-    found = []
-    for which, place in zip(draw_slices(PLAN.seed, channel), slice_places(channel), strict=True):
-        row, inside = int(np.argmin(np.abs(y - place.y))), np.abs(x - place.x) < place.width / 2 - EDGE
-        lamp = calibration_unit(which, (place.x - x[inside]) / place.width)
-        found.append(cube[:, row, inside] / twilight_field(x[inside], np.full(inside.sum(), place.y)) * lamp)
-    ratio = np.concatenate(found, axis=1)
-    return np.asarray(ratio / ratio.mean(axis=1, keepdims=True))
-
-
 def test_the_sky_cube_is_the_sky_over_the_lamp(sky: SkyNight) -> None:
-    for channel in CHANNELS:
-        ratio = skies(sky.ours("DATACUBE_SKYFLAT"), channel)
-        assert ratio.std() < 0.0005
-        assert ratio.mean(axis=0).std() < 0.0003  # all planes together
+    cubes = sky.ours("DATACUBE_SKYFLAT"), sky.ours("TWILIGHT_CUBE")
+    found = twilight_accuracy(*cubes, CHANNELS, PLAN.seed)
+    assert found["sky cube over true sky, rms of planes"] < 0.0005
+    assert found["sky cube over true sky, rms of all"] < 0.0003
+    # How the lamp lights the slices is up to 3 % uneven; the smooth cube has the mean of that in it, as ESO's has.
+    assert found["smooth cube over gradient of sky, rms"] < 0.008
 
 
 @needs_esorex
