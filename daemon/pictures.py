@@ -154,4 +154,5 @@ def _channel(channel: int) -> str:
 
 
 def _unit(unit: str) -> str:
-    return "difference" + (f" / {unit}" if unit and len(unit) < 20 else "")
+    short = "mag" if unit.startswith("2.5*log10") else unit
+    return f"difference / {short}" if short else "difference"

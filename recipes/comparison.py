@@ -413,10 +413,12 @@ def compare_tables(ours: Table, theirs: Table, *, channel: int) -> Comparison:
         found.append(
             _of_values(difference, error, channel=channel, kind=Kind.COLUMN, what=name, unit=unit, sigma=sigma)
         )
-        if error is not None and key == ("lambda",):
+        if error is not None and difference.size > 1:
+            by_wavelength = key == ("lambda",)
             curves.append(
                 Curve(
-                    channel=channel, what=name, axis="wavelength / Angstrom", unit=unit, x=a["lambda"],
+                    channel=channel, what=name, axis="wavelength / Angstrom" if by_wavelength else "row of the table",
+                    unit=unit, x=a["lambda"] if by_wavelength else np.arange(1.0, difference.size + 1),
                     lines=difference[None, :], sigma=sigma, error=error,
                 )
             )  # fmt: skip
