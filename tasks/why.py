@@ -222,7 +222,7 @@ def _weigh(session: Session, group: GroupView, need: Need, policy: Policy) -> Ex
             "catg": need.catg, "match": list(need.match), "optional": need.optional,
             "reach": _number(reach(need, policy)), "best": best and best.candidate.name,
             "level": best and best.level, "days": best and round(best.days, 5),
-            "turned_down": refused,
+            "response": best and best.candidate.response, "turned_down": refused,
         },
     )  # fmt: skip
 

@@ -164,10 +164,22 @@ def _solve_field(instrument: Instrument, _: Any) -> Result:  # noqa: ANN401
     return Result((Product(catg="ASTROMETRY_WCS", content=Extensions(), keywords=keywords),))
 
 
+def _respond(*keywords: Keyword) -> Callable[[Instrument, Any], Result]:
+    def combine(_: Instrument, __: Any) -> Result:  # noqa: ANN401
+        columns = tuple(Column(name=name, values=np.ones(2)) for name in ("lambda", "response", "resperr"))
+        return Result((Product(catg="STD_RESPONSE", content=Table(columns=columns), keywords=keywords),))
+
+    return combine
+
+
+RESPONSES = tuple(
+    replace(JOINS, name=f"responds {version}", makes=("STD_RESPONSE",), combine=_respond(*keywords))
+    for version, keywords in ((1, ()), (2, (Keyword("ESO DRS MUSE FLUX FFCORR", value=True),)))
+)
 PLACES = replace(JOINS, name="places", makes=("GEOMETRY_TABLE",), reduce=_give_nothing, combine=_place_slices)
 SOLVES = replace(JOINS, name="solves", makes=("ASTROMETRY_WCS",), reduce=_give_nothing, combine=_solve_field)
 _ODD = {name: replace(RECIPE, name=name, reduce=_do(deed)) for name, deed in _DEEDS.items()}
-RECIPES: Mapping[str, Recipe] = {**_ODD, JOINS.name: JOINS, PLACES.name: PLACES, SOLVES.name: SOLVES}
+RECIPES: Mapping[str, Recipe] = {**_ODD, **{recipe.name: recipe for recipe in (JOINS, PLACES, SOLVES, *RESPONSES)}}
 
 
 def install() -> None:

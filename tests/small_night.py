@@ -1,8 +1,9 @@
 """A small registry world: frames arrive, the planner plans, and every queued step is done at once."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -114,16 +115,18 @@ class World:
             )  # fmt: skip
         return name
 
-    def product(self, catg: str, time: datetime, setup: Setup) -> None:
-        """Let there be a product of no step."""
-        name = f"{catg} at {time:%Y-%m-%d %H:%M}"
+    def products(self, catgs: Sequence[str], times: Sequence[datetime], setup: Setup) -> None:
+        """Let there be products of no step, of each type at each time."""
         with self.registry.begin() as session:
-            session.add(
-                Product(
-                    catg=catg, name=name, dp_id=name, path="", size=1, digest=hashlib.sha256(name.encode()).hexdigest(),
-                    night=time.date(), mjd=mjd_of(time), setup=setup, channels=[1, 12], created=self.now,
-                )
-            )  # fmt: skip
+            for catg, time in product(catgs, times):
+                name = f"{catg} at {time:%Y-%m-%d %H:%M}"
+                session.add(
+                    Product(
+                        catg=catg, name=name, dp_id=name, path="", size=1, night=time.date(), mjd=mjd_of(time),
+                        digest=hashlib.sha256(name.encode()).hexdigest(), setup=setup, channels=[1, 12],
+                        created=self.now, reviewed=True,
+                    )
+                )  # fmt: skip
 
     def advance(self) -> Advanced:
         """Plan and carry out; planning again must then find nothing to do."""
@@ -153,19 +156,19 @@ class World:
         letter = chr(ord("@") + step.sequence)
         for number, catg in enumerate(STEPS_BY_NAME[step.name].makes):
             name = f"{catg} of step {step.id}"
-            product = Product(
+            made = Product(
                 step=step, catg=catg, name=name, dp_id=f"M.MUSE.{step.id}.{number}",
                 path="", size=1, digest=hashlib.sha256(f"{catg} {step.id}".encode()).hexdigest(),
                 night=step.group.night, mjd=step.group.mjd, setup=frame.setup, channels=[1, 12], created=self.now,
                 response=2 if catg == "STD_RESPONSE" else None,
             )  # fmt: skip
-            session.add(product)
+            session.add(made)
             if catg in statics:
-                product.name = static_name(catg, step.group.night, letter, frame.setup)
-                product.static, product.mjd = True, frame.mjd
+                made.name = static_name(catg, step.group.night, letter, frame.setup)
+                made.static, made.mjd = True, frame.mjd
             if catg == "ASTROMETRY_WCS":
                 [table] = [use.product for use in step.uses if use.product and use.tag == "GEOMETRY_TABLE"]
-                product.geometry, table.reviewed = table, False
+                made.geometry, table.reviewed = table, False
         move(step, StepState.DONE)
 
     def settle(self) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from small_night import MORNING, World
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 import tasks.cascade
 import tasks.settings
@@ -66,9 +66,8 @@ def prepared(world: World) -> World:
     """Have all that both steps need beside each other."""
     for catg in ("LINE_CATALOG", "ASTROMETRY_REFERENCE"):
         world.static(catg, date(2014, 1, 1))
-    for night in range(-30, 31):
-        for catg in ("MASTER_BIAS", "MASTER_FLAT", "TRACE_TABLE", "WAVECAL_TABLE"):
-            world.product(catg, MORNING + night * DAY, SETUP)
+    nights = [MORNING + night * DAY for night in (-20, -3, -1, 0, 1, 20, 25)]
+    world.products(("MASTER_BIAS", "MASTER_FLAT", "TRACE_TABLE", "WAVECAL_TABLE"), nights, SETUP)
     return world
 
 
@@ -294,6 +293,34 @@ def test_a_solution_is_handed_out_with_the_table_it_was_made_with_only(make_worl
             assert found.best is not None
             assert found.best.candidate.product_id == solution.id
             assert astrometry_for(session, table, setup=Setup(optics="NFM"), mjd=table.mjd + 0.5).best is None
+
+
+@settings(
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture],
+    phases=[Phase.reuse, Phase.generate],
+)  # fmt: skip
+@given(order=st.permutations(range(5)), turns=st.lists(st.booleans(), min_size=5, max_size=5))
+def test_the_pairs_are_the_same_in_whatever_order_the_groups_come(
+    make_world: MakeWorld, order: list[int], turns: list[bool]
+) -> None:
+    arrivals = [
+        (mask, MORNING), (mask, MORNING + 4 * DAY), (stars, STARS), (stars, STARS + 3 * DAY), (stars, STARS - 9 * DAY)
+    ]  # fmt: skip
+    world = make_world()
+    for number, turn in zip(order, turns, strict=True):
+        arrive, start = arrivals[number]
+        arrive(world, start)
+        if turn:
+            world.settle()
+    world.settle()
+    with world.registry.read() as session:
+        pairs = {
+            (round(group.mjd - mjd_of(MORNING)), round(group.partner.mjd - mjd_of(MORNING)))
+            for group in session.scalars(select(Group).where(Group.tag == Tag.MASK))
+            if group.partner
+        }
+        assert session.scalar(select(func.count()).select_from(Group).where(Group.partner_id.is_not(None))) == 4
+    assert pairs == {(0, 0), (4, 3)}
 
 
 GROUPS = st.lists(st.floats(0, 40, allow_nan=False), max_size=6)

@@ -164,6 +164,13 @@ def test_a_finish_that_was_killed_gives_the_same_bytes_again(
     assert step_of(site, step_id).state is StepState.DONE
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_version_of_a_response_is_known_by_its_header(site: Site, frames: list[Path], version: int) -> None:
+    step_id = pair_step(site, frames, "standard", f"responds {version}")
+    run_part(site, run_channels(site, step_id))
+    assert product_of(site, step_id).response == version
+
+
 def pair_step(site: Site, frames: list[Path], name: str, recipe: str, table: Product | None = None) -> int:
     step_id = new_step(site, frames) if table is None else None
     with site.registry.begin() as session:

@@ -130,7 +130,7 @@ def release(
     as_json: AsJson = False,
     settings_file: SettingsFile = None,
 ) -> None:
-    """Let held steps go on, or give files (A9) out of quarantine back to the incoming folder."""
+    """Let held steps go on, a monthly pair by either step, or files (A9) out of quarantine into the incoming folder."""
     from tasks import orders
 
     def give(session: "Session", row: "Step", now: datetime) -> "Step":
