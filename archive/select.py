@@ -234,7 +234,7 @@ def _judge(
     elif candidate.obsolete:
         cause, reason = Cause.OBSOLETE, "is of a type that no recipe takes any more"
     elif not candidate.paired:
-        cause, reason = Cause.UNPAIRED, "is half of a pair whose astrometric solution is not there"
+        cause, reason = Cause.UNPAIRED, "is half of a pair whose other half is not there, or was rejected"
     elif differences:
         cause, reason = Cause.SETUP, f"has {_told(differences)}"
     elif response is not None and candidate.product_id is not None and candidate.response != response:
@@ -327,7 +327,7 @@ def candidates(session: Session, catg: str, *, mjd: float, days: float) -> list[
     days : float
         Widest window; inf for every product of the type.
     """
-    rows = select(*_COLUMNS, HAS_SOLUTION.label("solved")).where(Product.catg == catg)
+    rows = select(*_COLUMNS, PAIRED.label("paired")).where(Product.catg == catg)
     first, last = mjd - days, mjd + days
     near: Select[Any] = rows.where(or_(Product.static, Product.mjd.between(first, last)))
     queries = [near]
@@ -335,7 +335,7 @@ def candidates(session: Session, catg: str, *, mjd: float, days: float) -> list[
         beyond = rows.where(Product.static.is_(False))
         queries.append(beyond.where(Product.mjd < first).order_by(Product.mjd.desc()).limit(NEIGHBOURS))
         queries.append(beyond.where(Product.mjd > last).order_by(Product.mjd).limit(NEIGHBOURS))
-    return [candidate_of(row, solved=row.solved) for query in queries for row in session.execute(query)]
+    return [candidate_of(row, paired=row.paired) for query in queries for row in session.execute(query)]
 
 
 def astrometry_for(session: Session, geometry: Product, *, setup: Setup, mjd: float) -> Choice:
@@ -350,7 +350,7 @@ def astrometry_for(session: Session, geometry: Product, *, setup: Setup, mjd: fl
     """
     rows = select(*_COLUMNS).where(Product.geometry_id == geometry.id)
     return choose(
-        [replace(candidate_of(row, solved=True), mjd=geometry.mjd) for row in session.execute(rows)],
+        [replace(candidate_of(row, paired=True), mjd=geometry.mjd) for row in session.execute(rows)],
         setup=setup,
         mjd=mjd,
         keys=(SetupKey.OPTICS,),
@@ -377,11 +377,15 @@ def siblings(session: Session, product: Product) -> list[Product]:
     return [best[channel] for channel in sorted(best)]
 
 
-_solution = aliased(Product)
-# Whether a geometry table has an astrometric solution that was made with it and may be used.
-HAS_SOLUTION = (
-    select(_solution.id)
-    .where(_solution.geometry_id == Product.id, _solution.certification != Certification.REJECTED)
+_other = aliased(Product)
+# Whether the other half of a monthly pair is there and may be used: of a geometry table its astrometric solution, of a
+# solution the table that it was made with.
+PAIRED = (
+    select(_other.id)
+    .where(
+        or_(_other.geometry_id == Product.id, _other.id == Product.geometry_id),
+        _other.certification != Certification.REJECTED,
+    )
     .exists()
 )
 _COLUMNS = (
@@ -390,19 +394,17 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def candidate_of(row: Product | Row[Any], *, solved: bool) -> Candidate:
+def candidate_of(row: Product | Row[Any], *, paired: bool) -> Candidate:
     """Return what the choice has to know of a product.
 
     Parameters
     ----------
-    solved : bool
-        ``HAS_SOLUTION`` of it.
+    paired : bool
+        ``PAIRED`` of it.
     """
     static = STATIC_CODES.get(row.catg) if row.static else None
-    paired = {
-        "GEOMETRY_TABLE": row.step_id is None or solved,  # what comes from outside is whole as it is
-        "ASTROMETRY_WCS": row.geometry_id is not None,
-    }
+    # A table from outside is whole as it is; one that was made here serves nobody before the pair is there.
+    alone = row.catg != "ASTROMETRY_WCS" and (row.catg != "GEOMETRY_TABLE" or row.step_id is None)
     return Candidate(
         product_id=row.id,
         name=row.name,
@@ -414,5 +416,5 @@ def candidate_of(row: Product | Row[Any], *, solved: bool) -> Candidate:
         response=row.response,
         until=static.until if static else math.inf,
         obsolete=static.obsolete if static else False,
-        paired=paired.get(row.catg, True),
+        paired=alone or paired,
     )

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from archive.models import Product
-from archive.select import HAS_SOLUTION, candidate_of
+from archive.select import PAIRED, candidate_of
 from archive.states import Certification
 
 
@@ -34,9 +34,9 @@ class Validity:
 
 def validities(session: Session, catg: str = "") -> list[Validity]:
     """Return the static calibrations, all or those of one PRO.CATG, by type, setup and begin of validity."""
-    wanted = select(Product, HAS_SOLUTION).where(Product.static)
+    wanted = select(Product, PAIRED).where(Product.static)
     rows = session.execute(wanted.where(Product.catg == catg) if catg else wanted).all()
-    candidates = {product.id: candidate_of(product, solved=solved) for product, solved in rows}
+    candidates = {product.id: candidate_of(product, paired=paired) for product, paired in rows}
     products = [product for product, _ in rows]
     products.sort(key=lambda row: (row.catg, row.setup, row.channels, row.mjd, candidates[row.id].made, row.id))
     made: list[Validity] = []

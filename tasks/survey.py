@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from archive.models import Frame, Group, Product, Step, Use
-from archive.select import HAS_SOLUTION, candidate_of
+from archive.select import PAIRED, candidate_of
 from archive.setup import Setup
 from archive.states import Certification, GroupState, StepState
 from recipes.muse import Lamp
@@ -208,7 +208,7 @@ def _products(
 
 def products_where(session: Session, condition: ColumnElement[bool]) -> dict[int, ProductView]:
     """Return the products that meet a condition on Product and the Step that made them, by their id."""
-    return {row[0].id: _product(*row[:4], solved=row[4]) for row in session.execute(_PRODUCTS.where(condition))}
+    return {row[0].id: _product(*row[:4], paired=row[4]) for row in session.execute(_PRODUCTS.where(condition))}
 
 
 _later = aliased(Step)
@@ -223,15 +223,15 @@ _PRODUCTS = select(
     .limit(1)
     .correlate(Step)
     .scalar_subquery(),
-    HAS_SOLUTION,
+    PAIRED,
 ).outerjoin(Step, Product.step_id == Step.id)
 
 
 def _product(
-    product: Product, group_id: int | None, identity: str | None, newest: str | None, *, solved: bool
+    product: Product, group_id: int | None, identity: str | None, newest: str | None, *, paired: bool
 ) -> ProductView:
     return ProductView(
-        candidate=candidate_of(product, solved=solved),
+        candidate=candidate_of(product, paired=paired),
         catg=product.catg,
         night=product.night,
         digest=product.digest,

@@ -271,7 +271,7 @@ class TestStaticsBesideProducts:
                 Cause.PAST,
                 "was valid only until 3.00 d before",
             ),
-            (a_candidate(1, -9.0, static=True, paired=False), Cause.UNPAIRED, "astrometric solution is not there"),
+            (a_candidate(1, -9.0, static=True, paired=False), Cause.UNPAIRED, "other half is not there"),
             (a_candidate(1, 0.5, response=1), Cause.RESPONSE, "is a response of version 1, version 2 is needed"),
             (a_candidate(1, 0.5, response=None), Cause.RESPONSE, "version 2 is needed"),
             (a_candidate(1, 9.0, static=True, response=2), Cause.FUTURE, "valid only from 9.00 d after"),

@@ -371,6 +371,16 @@ def test_a_pair_from_outside_is_known_by_its_day_and_letter_in_whatever_order_it
         assert [row.id for row in table.solutions] == [solution.id]
 
 
+def test_with_its_table_retired_a_solution_serves_nobody(site: Site) -> None:
+    table = site.take(site.file("GEOMETRY_TABLE", "MU_GEOT_140101A_geometry_table_wfm.fits"))
+    site.take(site.file("ASTROMETRY_WCS", "MU_GASW_140101A_astrom_wcs_wfm.fits"))
+    for standing in (Standing.VALID, Standing.UNPAIRED):
+        with site.registry.begin() as session:
+            assert [validity.standing for validity in validities(session, "ASTROMETRY_WCS")] == [standing]
+            if standing is Standing.VALID:
+                retire(session, session.get_one(Product, table.product_id), why="slipped", now=NOW)
+
+
 def test_a_solution_of_another_day_has_no_geometry(site: Site) -> None:
     site.take(site.file("GEOMETRY_TABLE", "MU_GEOT_140101A_geometry_table_wfm.fits"))
     path = site.file("ASTROMETRY_WCS", "MU_GASW_140102A_astrom_wcs_wfm.fits", set_card("MJD-OBS", BEGIN + 1))
