@@ -152,7 +152,7 @@ def statics_page(records: Sequence[Record]) -> list[RenderableType]:
         for record in records
     ]
     columns = ("id", "name", "from", "until", "standing", "pair")
-    return [table("", columns, rows, unbroken=("id", "name"))]
+    return [table("", columns, rows, unbroken=("id", "from", "until", "standing", "pair"))]
 
 
 _TITLE = {"F": "Frame", "G": "Group", "S": "Step", "P": "Product", "A": "Arrival"}
