@@ -163,3 +163,8 @@ def sky_slice(number: int) -> int:
     """Return which slice of the field, 1 to 48, is slice ``number`` of the detector, 1 to 48 from left to right."""
     stack, place = divmod(number - 1, STACK)
     return STACK * stack + _SKY_ORDER[place]
+
+
+def pixel_scales(mode: str) -> tuple[float, float]:
+    """Return how large a pixel of the field is along x and y in an instrument mode, arcsec. Source: MP."""
+    return (0.02519, 0.02542) if mode.startswith("NFM") else (PIXEL, PIXEL)

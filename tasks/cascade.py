@@ -13,6 +13,7 @@ from types import MappingProxyType
 from archive.naming import STATIC_CODES
 from archive.select import Level
 from archive.setup import SetupKey
+from recipes.astrometry import RECIPE as MUSE_ASTROMETRY
 from recipes.bias import RECIPE as MUSE_BIAS
 from recipes.dark import RECIPE as MUSE_DARK
 from recipes.flat import RECIPE as MUSE_FLAT
@@ -323,7 +324,7 @@ STEPS = (
         makes=("DATACUBE_STD", "STD_FLUXES", "STD_RESPONSE", "STD_TELLURIC"),
     ),
     CascadeStep(
-        name="astrometry", raw=Tag.ASTROMETRY, recipe="muse_astrometry", usual=1, minimum=1,
+        name="astrometry", raw=Tag.ASTROMETRY, recipe=MUSE_ASTROMETRY, usual=1, minimum=1,
         needs=(
             _BIAS, _DARK, _FLAT, _TRACE, _WAVECAL, _TWILIGHT, _static("ASTROMETRY_REFERENCE"), _BADPIX,
             Need(catg="GEOMETRY_TABLE", levels=_STATIC, of_pair=True),

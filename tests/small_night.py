@@ -2,12 +2,15 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -22,12 +25,13 @@ from recipes.muse import extension_name
 from recipes.recipe import Value
 from tasks import orders
 from tasks.advance import Advanced, advance
-from tasks.cascade import RULES, STEPS_BY_NAME, Tag
+from tasks.cascade import RULES, STEPS, STEPS_BY_NAME, Tag
 from tasks.classify import classify
 from tasks.decisions import Decision
 from tasks.intake import enter
 from tasks.plan import plan
 from tasks.settings import Settings
+from tasks.snapshot import Snapshot
 from tasks.survey import survey
 
 MORNING = datetime(2026, 6, 17, 10, 40, 27, tzinfo=UTC)
@@ -212,3 +216,9 @@ class World:
                 found[f"{step.name} {step.group.key}"] = (step.state, step.missing, step.warnings, made_from)
             found["current frames"] = set(session.scalars(select(Frame.digest).where(Frame.superseded_by.is_(None))))
             return found
+
+
+def without_recipe(tag: Tag, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the step of a tag have no recipe yet, but a name."""
+    cascade = tuple(replace(step, recipe="muse_nothing") if step.raw is tag else step for step in STEPS)
+    monkeypatch.setattr("tasks.survey.Snapshot", partial(Snapshot, cascade=cascade))

@@ -14,7 +14,10 @@ from tasks.cascade import RECIPES
 
 # The channel is the part, and its files are always merged; a run on all channels takes those that there are.
 NOT_FOR_USERS = frozenset({"nifu", "merge", "ifu1", "ifu2"})
-OTHER_DEFAULT = {("muse_standard", "saveimage"): "the images would have 200 MB a channel, and nothing reads them"}
+OTHER_DEFAULT = {
+    (recipe, "saveimage"): "the images would have 200 MB a channel, and nothing reads them"
+    for recipe in ("muse_standard", "muse_astrometry")
+}
 OURS_ALONE = {
     ("muse_geometry", name): "ESO's recipe has them fixed at the defaults of the others"
     for name in ("overscan", "ovscreject", "ovscsigma", "ovscignore")

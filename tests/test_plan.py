@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from small_night import MORNING, World
+from small_night import MORNING, World, without_recipe
 from sqlalchemy import select
 
 from archive.models import Product
@@ -296,11 +296,12 @@ def test_a_channel_that_one_frame_lacks_is_left_out_with_a_warning(world: World)
     assert bias.warnings == ["Channel 1 is left out, it is not in every raw frame."]
 
 
-def test_a_step_without_a_recipe_says_so(world: World) -> None:
-    world.template(Tag.ASTROMETRY, MORNING)
+def test_a_step_without_a_recipe_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_recipe(Tag.BIAS, monkeypatch)
+    world.template(Tag.BIAS, MORNING)
     world.settle()
-    [astrometry] = world.steps("astrometry")
-    assert (astrometry.state, astrometry.missing) == (StepState.WAITING, ["muse_astrometry has no recipe yet."])
+    [bias] = world.steps("bias")
+    assert (bias.state, bias.missing) == (StepState.WAITING, ["muse_nothing has no recipe yet."])
 
 
 def test_this_night_goes_before_older_ones(world: World) -> None:

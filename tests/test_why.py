@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from small_night import MORNING, World
+from small_night import MORNING, World, without_recipe
 from sqlalchemy import select
 
 from archive.models import Arrival, Frame, Group, Product, Step
@@ -140,10 +140,11 @@ def test_a_failed_or_held_step_tells_how_it_goes_on(world: World) -> None:
     assert "`musecal requeue S1` takes it up again." in told
 
 
-def test_a_step_without_a_recipe_says_so(world: World) -> None:
-    world.template(Tag.ASTROMETRY, MORNING)
+def test_a_step_without_a_recipe_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_recipe(Tag.BIAS, monkeypatch)
+    world.template(Tag.BIAS, MORNING)
     world.settle()
-    assert "muse_astrometry has no recipe yet." in text(why(world, Group, 1))
+    assert "muse_nothing has no recipe yet." in text(why(world, Group, 1))
 
 
 def test_a_product_tells_its_origin_and_its_users(world: World) -> None:
