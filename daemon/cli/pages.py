@@ -187,7 +187,10 @@ def details_page(record: Record) -> list[RenderableType]:
     fields = [
         (name.replace("_", " "), _value(name, value))
         for name, value in record.items()
-        if name not in _NEIGHBOURS and not isinstance(value, dict | None) and value not in ("", [])
+        if name not in _NEIGHBOURS
+        and not isinstance(value, dict | None)
+        and value not in ("", [])
+        and value is not False
     ]
     fields += [
         (name, cell(value)) for name, value in record.items() if isinstance(value, dict) and value and "id" not in value
