@@ -17,7 +17,7 @@ import numpy as np
 
 from recipes.diskarray import DiskArray
 from recipes.fits import AbsentChannel, FileSource, open_image, open_source, open_stack, read_table
-from recipes.headers import Hdu, Header, read_hdus
+from recipes.headers import CARD, Hdu, Header, read_hdus
 from recipes.muse import extension_name
 from recipes.products import NOT_INHERITED, OF_CHANNEL, POINTERS, copied, primary_header, sealed, write_product
 from recipes.recipe import (
@@ -378,7 +378,9 @@ def _record(
 
 
 def _record_input(header: Header, name: str, item: Input, what: str) -> None:
-    header.set(f"{name} NAME", item.name, f"File name of {what}")
+    room = CARD - len(f"HIERARCH {name} NAME = ''")
+    fitting = item.name if len(item.name) <= room else item.name.removesuffix(".fits")[:room]  # the checksum is whole
+    header.set(f"{name} NAME", fitting, f"File name of {what}")
     header.set(f"{name} CATG", item.tag, f"Category of {what}")
     header.set(f"{name} SHA256", item.digest[:DIGEST_LENGTH], f"First {DIGEST_LENGTH} digits")
 

@@ -424,3 +424,14 @@ def test_a_channel_without_a_table_of_bad_pixels_has_none(raws: list[Path], tmp_
     assert known == {1: [], 12: [512]}
     with pytest.raises(AbsentChannel, match="no table of channel 1"):
         run(raws, tmp_path / "trace", 1, recipe=recipe, calibrations={"TRACE_TABLE": path})
+
+
+def test_a_name_too_long_for_its_card_goes_without_its_suffix(raws: list[Path], tmp_path: Path) -> None:
+    names = [f"MU_GSDR_140101A_std_response_wfm-noao-n{tail}.fits" for tail in ("", "-and-so-on-and-on")]
+    inputs = tuple(Input(name, "BIAS", DIGEST) for name in names * 6)
+    outcome = run(raws, tmp_path / "part", provenance=replace(PROVENANCE, raws=inputs))
+    header = fits.getheader(outcome.files["MASTER_BIAS"])
+    assert header["ESO PRO REC1 RAW1 NAME"] == names[0]
+    assert header["ESO PRO REC1 RAW11 NAME"] == names[0].removesuffix(".fits")
+    assert names[1].startswith(header["ESO PRO REC1 RAW12 NAME"])
+    assert DIGEST.startswith(header["ESO PRO REC1 RAW12 SHA256"])
