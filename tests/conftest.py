@@ -20,12 +20,6 @@ pytest_plugins = ("skips",)
 _numbers = count(1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take minutes, so that no process is left alone with one of them at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("full")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[URL]:
     """A private PostgreSQL on a unix socket, gone after the tests; its database ``empty`` has no tables."""
