@@ -52,6 +52,7 @@ referee: $(VENV)/installed  ## compare with ESO's own recipes; installs their De
 
 benchmark: $(VENV)/installed  ## CPU seconds and memory of each recipe, beside ESO's; how soon a step runs
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.instrument
 	$(BIN)/python -m benchmarks.latency
 
 docs: $(VENV)/installed  ## write the pages that are made from the code

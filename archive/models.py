@@ -154,6 +154,7 @@ class Frame(HasSetup, Row):
 
     arrivals: Mapped[list[Arrival]] = relationship(back_populates="frame")
     group: Mapped["Group | None"] = relationship(back_populates="frames")
+    uses: Mapped[list["Use"]] = relationship(viewonly=True)
 
 
 class Group(Row):

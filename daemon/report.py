@@ -259,6 +259,8 @@ def _fate_of_frame(frame: Frame) -> tuple[Fate, str]:
         return Fate.SUPERSEDED, f"The same DP id came again with other content, as F{frame.superseded_by}."
     if frame.tag == Tag.UNKNOWN:
         return Fate.UNKNOWN, frame.rule
+    if step is None and (takers := [use.step for use in frame.uses if use.step.state is StepState.DONE]):
+        return Fate.PROCESSED, _done(takers)
     if step is None:
         goes_with = [other.raw for other in STEPS if any(companion.tag == frame.tag for companion in other.companions)]
         companion = f"It goes along with {', '.join(goes_with)}." if goes_with else ""
@@ -268,12 +270,16 @@ def _fate_of_frame(frame: Frame) -> tuple[Fate, str]:
     return _fate_of_member(frame, frame.group, step)
 
 
+def _done(steps: Iterable[Step]) -> str:
+    return f"{', '.join(f'S{step.id} {step.name}' for step in steps)} done."
+
+
 def _fate_of_member(frame: Frame, group: Group, wanted: CascadeStep) -> tuple[Fate, str]:
     """Return the fate of a frame of a group: the best that any of the group's steps had for it."""
     label = f"G{group.id}"
     takers = [step for step in group.steps if step.state is StepState.DONE and _takes(step, frame)]
     if takers:
-        return Fate.PROCESSED, f"{', '.join(f'S{step.id} {step.name}' for step in takers)} done."
+        return Fate.PROCESSED, _done(takers)
     if wanted.recipe_name not in RECIPES:
         return Fate.NO_RECIPE, f"{label} waits for {wanted.recipe_name}."
     if group.state is GroupState.OPEN:

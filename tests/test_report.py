@@ -8,7 +8,7 @@ import pytest
 from sample_night import NIGHT, NOW, PRODUCT, add_frame, add_group, add_night, name_of
 from sqlalchemy import select
 
-from archive.models import Arrival, Frame, Measurement, Step
+from archive.models import Arrival, Frame, Measurement, Step, Use
 from archive.registry import Registry
 from archive.states import ArrivalState, GroupState, StepState
 from daemon.report import Fate, NightReport, compile_report, night_of_name, report_record, score_inputs, unaccounted
@@ -46,6 +46,17 @@ def test_what_is_processed_was_taken_in_by_a_step_that_is_done(night: Registry) 
     report = compiled(night)
     assert [entry.file for entry in report.entries if entry.fate is Fate.UNEXPLAINED] == [name_of(0)]
     assert not report.balanced
+
+
+def test_a_lamp_flat_that_went_along_with_a_step_counts_as_processed(night: Registry, tmp_path: Path) -> None:
+    with night.begin() as session:
+        used, unused = (add_frame(session, tmp_path, number, "ILLUM") for number in (62, 63))
+        step = session.scalars(select(Step).where(Step.name == "bias")).one()
+        session.add(Use(step=step, tag="ILLUM", frame=used))
+        names = [Path(frame.arrivals[0].path).name for frame in (used, unused)]
+    fates = {entry.file: (entry.fate, entry.reason) for entry in compiled(night).entries}
+    assert fates[names[0]] == (Fate.PROCESSED, f"S{step.id} bias done.")
+    assert fates[names[1]][0] is Fate.NOT_PROCESSED
 
 
 def test_a_frame_that_no_arrival_accounts_for_unbalances_the_ledger(night: Registry, tmp_path: Path) -> None:
