@@ -144,7 +144,7 @@ def _prepare(folder: Path, plan: NightPlan, frames: int) -> None:
             raise RefusedError(f"{folder} holds something else than an earlier demonstration; name another folder.")
         shutil.rmtree(folder)
     rows, columns = plan.detector.raw_shape
-    needed = 2 * rows * columns * len(plan.channels) * (frames + 20)  # raw frames, and products with work files
+    needed = 2 * rows * columns * len(plan.channels) * (frames + 40)  # raw frames, products, pixel tables
     free = shutil.disk_usage(folder.absolute().parent).free
     if free < needed:
         raise RefusedError(

@@ -76,7 +76,7 @@ def test_a_disk_too_small_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
-    with pytest.raises(RefusedError, match=r"need 26\.6 GB of disk"):
+    with pytest.raises(RefusedError, match=r"need 43\.8 GB of disk"):
         demonstrate(tmp_path / "demo", replace(PLAN, channels=tuple(range(1, 25))), Console())
     assert not (tmp_path / "demo").exists()
 
