@@ -61,7 +61,7 @@ def combine(
 ) -> Outcome:
     """Run the half of a recipe that joins what the first gave of every channel in the folder."""
     channels: dict[int, dict[str, Path]] = {}
-    for catg in recipe.intermediate:
+    for catg in (*recipe.intermediate, *recipe.makes):
         for path in sorted(folder.glob(f"{catg}*-[0-9][0-9].fits")):
             name, _, number = path.stem.rpartition("-")
             channels.setdefault(int(number), {})[name] = path
