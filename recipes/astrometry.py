@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from recipes.basic import BasicParams, reduce_exposures
-from recipes.exposure import flat_correction, merge_exposure
+from recipes.basic import reduce_exposures
+from recipes.exposure import MergingParams, flat_correction, merge_exposure, tables_of
 from recipes.fieldimage import FieldImage, make_image
 from recipes.fluxcalibration import calibrate_flux
 from recipes.muse import pixel_scales
@@ -44,7 +44,7 @@ _POORLY_KNOWN = 2e-4  # error of a scale, beyond which a person should know
 
 
 @dataclass(frozen=True, kw_only=True)
-class AstrometryParams(BasicParams):
+class AstrometryParams(MergingParams):
     """Parameters of muse_astrometry, with ESO's names and defaults, and those of muse_scibasic for its first half."""
 
     centroid: str = parameter(
@@ -68,16 +68,6 @@ class AstrometryParams(BasicParams):
     niter: int = parameter(2, "How often stars are left out of the solution and it is fitted anew.", least=0, most=100)
     rejsigma: float = parameter(3.0, "Stars off the solution by more sigma of all are left out.", least=0.1)
     rotcenter: str = parameter("-0.01,-1.20", "Centre of rotation, x and y in pixels, with a comma between them.")
-    lambdamin: float = parameter(4000.0, "Pixels below this wavelength are left out, Angstrom.", least=0.0)
-    lambdamax: float = parameter(10000.0, "Pixels above this wavelength are left out, Angstrom.", least=0.0)
-    lambdaref: float = parameter(
-        7000.0, "Wavelength at which refraction leaves stars where they are, Angstrom; below 0 it is not corrected."
-    )
-    darcheck: str = parameter(
-        "none",
-        "ESO's check of the refraction by the places of stars, and its correction, are not implemented.",
-        choices=("none",),
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,19 +135,9 @@ def combine(instrument: Instrument, params: AstrometryParams) -> Result:
     RecipeError
         If none of the fields in the list is near, its stars are not found, or a response does not fit the data.
     """
-    solved: list[Solved] = []
-    warnings: list[str] = []
-    for number, exposure in enumerate(instrument.exposures["ASTROMETRY"], start=1):
-        name = f"PIXTABLE_ASTROMETRY_{number:04d}"
-        tables = {channel: files[name] for channel, files in instrument.channels.items() if name in files}
-        if tables:
-            solved.append(solve_exposure(instrument, exposure, tables, params))
-        else:
-            warnings.append(f"No channel has a pixel table of {exposure.name}; it is left out.")
-    if not solved:
-        raise RecipeError(
-            "There is no pixel table PIXTABLE_ASTROMETRY_0001 to find stars in; reduce the channels first."
-        )
+    exposures, absent = tables_of(instrument, "ASTROMETRY")
+    solved = [solve_exposure(instrument, exposure, tables, params) for exposure, tables in exposures]
+    warnings = list(absent)
     best = max(solved, key=lambda one: one.identified)
     if len(solved) > 1:
         warnings.append(

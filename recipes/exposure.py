@@ -7,9 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recipes.basic import BasicParams
 from recipes.muse import DISPERSION, SLICES, Flag
 from recipes.pixtable import StoredPixels
-from recipes.recipe import Float32, Keyword, Pointing, RecipeError, Source, Table, Value
+from recipes.recipe import (
+    Exposure,
+    Float32,
+    Instrument,
+    Keyword,
+    Pointing,
+    RecipeError,
+    Source,
+    Table,
+    Value,
+    parameter,
+)
 from recipes.refraction import displacement, refraction_applies
 from recipes.smoothing import smooth_by_polynomials, smooth_ranges
 from recipes.stats import Real
@@ -34,6 +46,45 @@ def flat_correction(corrected: bool) -> tuple[Keyword, ...]:  # noqa: FBT001 - t
     """Return the mark that data or response are free of the lamp spectrum, if they are."""
     mark = Keyword(FLAT_CORRECTED, value=True, comment="Data was flat-field spectrum corrected")
     return (mark,) if corrected else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergingParams(BasicParams):
+    """How the channels of an exposure are joined, with ESO's names and defaults, after those of their first half."""
+
+    lambdamin: float = parameter(4000.0, "Pixels below this wavelength are left out, Angstrom.", least=0.0)
+    lambdamax: float = parameter(10000.0, "Pixels above this wavelength are left out, Angstrom.", least=0.0)
+    lambdaref: float = parameter(
+        7000.0, "Wavelength at which refraction leaves stars where they are, Angstrom; below 0 it is not corrected."
+    )
+    darcheck: str = parameter(
+        "none",
+        "ESO's check of the refraction by the places of stars, and its correction, are not implemented.",
+        choices=("none",),
+    )
+
+
+def tables_of(
+    instrument: Instrument, tag: str
+) -> tuple[tuple[tuple[Exposure, dict[int, Source]], ...], tuple[str, ...]]:
+    """Return each exposure of a raw tag with its pixel tables by channel, and sentences on those that have none.
+
+    Raises
+    ------
+    RecipeError
+        If no exposure has one.
+    """
+    found: list[tuple[Exposure, dict[int, Source]]] = []
+    absent: list[str] = []
+    for number, exposure in enumerate(instrument.exposures[tag], start=1):
+        name = f"PIXTABLE_{tag}_{number:04d}"
+        if tables := {channel: files[name] for channel, files in instrument.channels.items() if name in files}:
+            found.append((exposure, tables))
+        else:
+            absent.append(f"No channel has a pixel table of {exposure.name}; it is left out.")
+    if not found:
+        raise RecipeError(f"There is no pixel table PIXTABLE_{tag}_0001 to find stars in; reduce the channels first.")
+    return tuple(found), tuple(absent)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from recipes.catalogue import distance_warning, nearest_entry
 from recipes.filters import Filter
 from recipes.muse import BLUE_END
 from recipes.recipe import Column, Pointing, RecipeError, Source, Table, TableSource
@@ -18,7 +19,6 @@ COLLECTING_AREA = 483250.7024654051  # cm**2, effective, of the telescope; MP
 PHOTON_ENERGY = 6.62607015e-27 * 2.99792458e18  # erg Angstrom, of a photon times its wavelength; CODATA 2018
 FIRST, LAST = 4150.0, 9800.0  # Angstrom, that a response is extended to; MP
 _BLUE_LIMIT = {"WFM-AO-N": 4690.0, "NFM-AO-N": 4690.0}  # Angstrom, where it differs from the useful range; MP
-_NEAR, _FAR = 20.0, 60.0  # arcsec from the pointing to a reference star: from here a warning, an error; MP
 _FLUX_UNITS = ("erg/s/cm**2/Angstrom", "erg/s/cm^2/Angstrom")
 _EXTENSION = 100  # points that a response is extended by at each end; MP
 # Angstrom at either end that a response is extended from: one without the lamp spectrum has an edge there; MP
@@ -77,39 +77,14 @@ def choose_reference(catalogue: Source, pointing: Pointing) -> ReferenceStar:
     RecipeError
         If the nearest is more than 60 arcsec away, or its table has neither of the two layouts.
     """
-    found = [
-        (_separation(pointing, table.keywords), number)
-        for number, table in enumerate(catalogue.tables)
-        if "RA" in table.keywords and "DEC" in table.keywords
-    ]
-    distance, number = min(found, default=(math.nan, 0))
-    if not distance <= _FAR:
-        raise RecipeError(
-            f"The nearest star of STD_FLUX_TABLE is {distance:.1f} arcsec from RA {pointing.ra:.4f}, DEC"
-            f" {pointing.dec:.4f}; {_FAR:g} is the limit. Give it a table of the star that was observed.",
-            distance=distance,
-        )
-    source = catalogue.tables[number]
-    name = str(source.keywords.get("EXTNAME", "")) or f"table {number + 1}"
-    wavelength, flux, error = _spectrum(source.table, name)
-    return ReferenceStar(name=name, wavelength=wavelength, flux=flux, error=error, distance=distance)
+    entry = nearest_entry(catalogue, pointing, "star of STD_FLUX_TABLE")
+    wavelength, flux, error = _spectrum(entry.source.table, entry.name)
+    return ReferenceStar(name=entry.name, wavelength=wavelength, flux=flux, error=error, distance=entry.distance)
 
 
 def reference_warning(star: ReferenceStar) -> tuple[str, ...]:
     """Return a sentence about a reference star that is rather far from the pointing."""
-    if star.distance <= _NEAR:
-        return ()
-    return (f"The reference star {star.name} is {star.distance:.1f} arcsec from the pointing; is it the right one?",)
-
-
-def _separation(pointing: Pointing, keywords: object) -> float:
-    """Return an angle on the sky in arcsec."""
-    ra, dec, ra0, dec0 = (
-        math.radians(float(v))
-        for v in (keywords["RA"], keywords["DEC"], pointing.ra, pointing.dec)  # type: ignore[index]
-    )
-    half = math.sin((dec - dec0) / 2) ** 2 + math.cos(dec) * math.cos(dec0) * math.sin((ra - ra0) / 2) ** 2
-    return math.degrees(2 * math.asin(math.sqrt(half))) * 3600
+    return distance_warning(f"reference star {star.name}", star.distance)
 
 
 def _spectrum(table: Table, name: str) -> tuple[Real, Real, Real]:

@@ -93,10 +93,8 @@ def measure_widths(image: Float32, x: float, y: float, *, background: float = 0.
     if not (0 <= row < rows and 0 <= column < columns):
         return math.nan, math.nan
     half = (float(image[row, column]) - background) / 2
-    return tuple(  # type: ignore[return-value]
-        _width(np.asarray(line, float) - background, place, half)
-        for line, place in ((image[row], column), (image[:, column], row))
-    )
+    along, across = (np.asarray(line, float) - background for line in (image[row], image[:, column]))
+    return _width(along, column, half), _width(across, row, half)
 
 
 def _width(line: Real, place: int, half: float) -> float:

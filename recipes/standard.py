@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from recipes.basic import BasicParams, reduce_exposures
-from recipes.exposure import flat_correction, merge_exposure
+from recipes.basic import reduce_exposures
+from recipes.exposure import MergingParams, flat_correction, merge_exposure, tables_of
 from recipes.filters import find_filters
 from recipes.photometry import PROFILES, choose_profile
 from recipes.recipe import (
@@ -54,7 +54,7 @@ _THROUGHPUTS = (5000, 7000, 8000, 9000)  # Angstrom; MP
 
 
 @dataclass(frozen=True, kw_only=True)
-class StandardParams(BasicParams):
+class StandardParams(MergingParams):
     """Parameters of muse_standard, with ESO's names and defaults, and those of muse_scibasic for its first half."""
 
     profile: str = parameter(
@@ -74,16 +74,6 @@ class StandardParams(BasicParams):
         "Smoothing of the response: none, a sliding median of 15 Angstrom to either side, or cubic polynomials over 150"
         " Angstrom to either side and a sliding mean.",
         choices=("none", "median", "ppoly"),
-    )
-    lambdamin: float = parameter(4000.0, "Pixels below this wavelength are left out, Angstrom.", least=0.0)
-    lambdamax: float = parameter(10000.0, "Pixels above this wavelength are left out, Angstrom.", least=0.0)
-    lambdaref: float = parameter(
-        7000.0, "Wavelength at which refraction leaves stars where they are, Angstrom; below 0 it is not corrected."
-    )
-    darcheck: str = parameter(
-        "none",
-        "ESO's check of the refraction by the places of stars, and its correction, are not implemented.",
-        choices=("none",),
     )
     filter: str = parameter(
         "white", "Names of the filters whose images come with the cube, with commas between them; 'none' for no image."
@@ -141,18 +131,11 @@ def combine(instrument: Instrument, params: StandardParams) -> Result:
         If there is no star or its flux cannot be measured, none of the reference stars is near, or some of the pixel
         tables only have the spectrum of their flat field.
     """
-    measured: list[Measured] = []
-    warnings: list[str] = []
-    for number, exposure in enumerate(instrument.exposures["STD"], start=1):
-        name = f"PIXTABLE_STD_{number:04d}"
-        tables = {channel: files[name] for channel, files in instrument.channels.items() if name in files}
-        if tables:
-            measured.append(measure_exposure(instrument, exposure, tables, params, keep=not measured))
-            warnings += measured[-1].warnings
-        else:
-            warnings.append(f"No channel has a pixel table of {exposure.name}; it is left out.")
-    if not measured:
-        raise RecipeError("There is no pixel table PIXTABLE_STD_0001 to find a star in; reduce the channels first.")
+    exposures, absent = tables_of(instrument, "STD")
+    warnings, measured = list(absent), list[Measured]()
+    for exposure, tables in exposures:
+        measured.append(measure_exposure(instrument, exposure, tables, params, keep=not measured))
+        warnings += measured[-1].warnings
     if len({one.flat_corrected for one in measured}) > 1:
         raise RecipeError("Some exposures have the spectra of their flat fields and others do not; reduce all alike.")
     first, sensitivities = measured[0], [one.sensitivity for one in measured]

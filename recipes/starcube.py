@@ -220,8 +220,8 @@ def measure_stars(
         for parts, aperture in zip(cut, apertures, strict=True):
             if aperture:
                 reach = aperture.reach if profile == "circle" else aperture.half
-                both = (cut_out(cube, aperture.x, aperture.y, reach) for cube in (planes.data, planes.stat))
-                parts.append(tuple(part._replace(values=part.values.copy()) for part in both))  # type: ignore[arg-type]
+                of_data, of_stat = (cut_out(cube, aperture.x, aperture.y, reach) for cube in (planes.data, planes.stat))
+                parts.append((_own(of_data), _own(of_stat)))
     stars = []
     for star, width, aperture, parts in zip(found, widths, apertures, cut, strict=True):
         flux = variance = np.full(grid.shape[0], np.nan)
@@ -240,6 +240,11 @@ def measure_stars(
     measurements = measure_sources(middle, float(grid.wavelengths[plane]), mode)
     cube = StarCube(grid=grid, data=data, stat=stat, images=images.planes(_UNITS[0]), measurements=measurements)
     return cube, StarFluxes(grid=grid, stars=tuple(stars))
+
+
+def _own(part: CutOut) -> CutOut:
+    """Return a cut-out that does not keep the planes that it was cut from in memory."""
+    return part._replace(values=part.values.copy())
 
 
 def _positions_around(

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from recipes.catalogue import distance_warning, nearest_entry
 from recipes.recipe import Pointing, RecipeError, Source
 from recipes.stats import Real
 
-NEAR, FAR = 20.0, 60.0  # arcsec; a field further away is worth a warning, or is not that of the exposure; MP
 _DETECTIONS, _REFERENCES = 120, 400  # the brightest, that are matched
 _BASES = 12  # brightest detections, whose pairs are compared with pairs of the list
 _PAIRS = 40  # longest pairs of these
@@ -46,9 +46,7 @@ class ReferenceField:
 
     def warnings(self) -> tuple[str, ...]:
         """Return a sentence about a field that is rather far from the pointing."""
-        if self.distance <= NEAR:
-            return ()
-        return (f"The field {self.name} is {self.distance:.1f} arcsec from the pointing; is it the right one?",)
+        return distance_warning(f"field {self.name}", self.distance)
 
 
 def choose_field(catalogue: Source, pointing: Pointing) -> ReferenceField:
@@ -59,33 +57,15 @@ def choose_field(catalogue: Source, pointing: Pointing) -> ReferenceField:
     RecipeError
         If the nearest is more than 60 arcsec away.
     """
-    found = [
-        (_separation(pointing, float(table.keywords["RA"]), float(table.keywords["DEC"])), number)
-        for number, table in enumerate(catalogue.tables)
-        if "RA" in table.keywords and "DEC" in table.keywords
-    ]
-    distance, number = min(found, default=(math.nan, 0))
-    if not distance <= FAR:
-        raise RecipeError(
-            f"The nearest field of ASTROMETRY_REFERENCE is {distance:.1f} arcsec from RA {pointing.ra:.4f}, DEC"
-            f" {pointing.dec:.4f}; {FAR:g} is the limit. Give it a table of the field that was observed.",
-            distance=distance,
-        )
-    source = catalogue.tables[number]
-    order = np.argsort(source.table["mag"], kind="stable")
+    entry = nearest_entry(catalogue, pointing, "field of ASTROMETRY_REFERENCE")
+    table = entry.source.table
+    order = np.argsort(table["mag"], kind="stable")
     return ReferenceField(
-        name=str(source.keywords.get("EXTNAME", "")) or f"table {number + 1}",
-        ra=source.table["RA"][order].astype(np.float64),
-        dec=source.table["DEC"][order].astype(np.float64),
-        distance=distance,
+        name=entry.name,
+        ra=table["RA"][order].astype(np.float64),
+        dec=table["DEC"][order].astype(np.float64),
+        distance=entry.distance,
     )
-
-
-def _separation(pointing: Pointing, ra: float, dec: float) -> float:
-    """Return an angle on the sky in arcsec."""
-    east, north, ra0, dec0 = (math.radians(angle) for angle in (ra, dec, pointing.ra, pointing.dec))
-    half = math.sin((north - dec0) / 2) ** 2 + math.cos(north) * math.cos(dec0) * math.sin((east - ra0) / 2) ** 2
-    return math.degrees(2 * math.asin(min(math.sqrt(half), 1))) * 3600
 
 
 def project(ra: Real, dec: Real, ra0: float, dec0: float) -> tuple[Real, Real]:

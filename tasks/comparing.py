@@ -269,10 +269,12 @@ def _origin(plane: Plane) -> tuple[float, ...]:
     cards = {keyword.name: keyword.value for keyword in plane.keywords}
     found = []
     for axis in range(len(plane.values.shape), 0, -1):
-        value, pixel, step = (cards.get(f"{name}{axis}") for name in ("CRVAL", "CRPIX", f"CD{axis}_"))
-        if not all(isinstance(card, int | float) for card in (value, pixel, step)) or not step:
+        names = (f"CRVAL{axis}", f"CRPIX{axis}", f"CD{axis}_{axis}")
+        numbers = [float(cards[name]) for name in names if isinstance(cards.get(name), int | float)]
+        if len(numbers) < len(names) or numbers[-1] == 0:
             return ()
-        found.append(float(value) / float(step) + 1 - float(pixel))  # type: ignore[arg-type]
+        value, pixel, step = numbers
+        found.append(value / step + 1 - pixel)
     return tuple(found)
 
 
