@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recipes.muse import SLICES, STACK
-from recipes.passages import ChannelSpots, read_spots
-from recipes.places import STACKS, Places, geometry_table, in_stacks, place_slices, smooth_places
 from recipes.recipe import Channel, Instrument, Measurement, Product, Recipe, Result, parameter
+from recipes.sliceplaces import STACKS, Places, geometry_table, in_stacks, place_slices, smooth_places
+from recipes.spotpassages import ChannelSpots, read_spots
 from recipes.spots import SpotParams, measure_spots, select_lines
 
 Real = NDArray[np.floating[Any]]

@@ -32,9 +32,9 @@ from recipes.recipe import (
     Table,
     parameter,
 )
-from recipes.shapes import Shape, measure_shapes
+from recipes.spotshapes import Shape, measure_shapes
+from recipes.spotwindows import HALF_WINDOW, Correction, Index, Mask, Windows
 from recipes.trace import CENTRE, LEFT, RIGHT, Trace, read_traces
-from recipes.windows import HALF_WINDOW, Correction, Index, Mask, Windows
 
 Real = NDArray[np.floating[Any]]
 

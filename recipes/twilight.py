@@ -10,7 +10,6 @@ from recipes.basic import lamp_flux, mask_notch, measure_illumination
 from recipes.combine import CombinationParams
 from recipes.cube import Grid
 from recipes.detector import OverscanParams, saturation_warnings
-from recipes.drizzle import MIDDLE, Sums, add_up
 from recipes.fieldplanes import field_plane, with_flags
 from recipes.illumination import Illumination
 from recipes.outliers import bridge, find_outliers
@@ -35,6 +34,7 @@ from recipes.recipe import (
 )
 from recipes.skyfit import Vignetting, adapt_mask, field_border, fit_vignetting, smooth_plane
 from recipes.skyframes import combine_sky, open_sky_frames
+from recipes.skysums import MIDDLE, Sums, add_up
 from recipes.stats import Summary
 
 SUMS = "SKYFLAT_SUMS"  # of one channel, for the second half of the recipe alone

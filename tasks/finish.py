@@ -1,8 +1,8 @@
 """The finish of a step: its channels become one file a product, in the archive and in the registry.
 
-A name is reserved in the row of the finishing part before the file is made, and the file is in its place before its own
-row is. Whatever is killed on the way, the next try finds the same name and makes the same file: nothing is archived
-twice.
+Products of the whole instrument are made first, in the work folder. A name is reserved in the row of the finishing part
+before a file gets it, and the file is in its place before its own row is. Whatever is killed on the way, the next try
+finds the same name and makes the same file: nothing is archived twice.
 """
 
 from collections.abc import Mapping, Sequence

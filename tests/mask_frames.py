@@ -9,7 +9,6 @@ from numpy.polynomial import Polynomial
 from recipes import bias
 from recipes.dispersion import Dispersion, dispersion_table
 from recipes.muse import HOLE_DISTANCE, SLICES, Detector, Lamp
-from recipes.passages import ChannelSpots
 from recipes.recipe import Channel, Column, Exposure, MaskStage, Pointing, Table, TableSource
 from recipes.simulator.celestial import FOCAL_SCALE, MASK_ZERO, Pinholes
 from recipes.simulator.chip import draw_chip, read_out
@@ -17,6 +16,7 @@ from recipes.simulator.field import PIXEL, Place, slice_places
 from recipes.simulator.linecatalog import qualities
 from recipes.simulator.optics import draw_slices
 from recipes.simulator.scenes import render
+from recipes.spotpassages import ChannelSpots
 from recipes.trace import Trace, trace_table
 
 MODE = "WFM-NOAO-N"

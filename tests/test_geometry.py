@@ -11,11 +11,11 @@ from mask_frames import all_places, line_catalog, mask_channel, stages, true_spo
 from recipes.fits import open_source
 from recipes.geometry import RECIPE, GeometryParams, combine, reduce
 from recipes.muse import DETECTOR, SLICES, Detector
-from recipes.passages import ChannelSpots, read_spots
-from recipes.places import place_slices
 from recipes.products import primary_header, write_product
 from recipes.recipe import Column, Instrument, Result, Table, TableSource
 from recipes.simulator.field import slice_places
+from recipes.sliceplaces import place_slices
+from recipes.spotpassages import ChannelSpots, read_spots
 from recipes.spots import select_lines
 
 HEIGHTS = stages(-0.375, 0.2375, 0.0125)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from recipes.drizzle import MIDDLE, Sums, add_up
 from recipes.outliers import bridge, find_outliers
 from recipes.positions import SliceMap
 from recipes.recipe import RecipeError
 from recipes.skyfit import adapt_mask, field_border, fit_vignetting, median_filter, smooth_plane
+from recipes.skysums import MIDDLE, Sums, add_up
 
 SLICE = SliceMap(
     channel=1,

@@ -8,11 +8,11 @@ from mask_frames import SEED, exposure, line_catalog, mask_channel, stages, true
 
 from recipes.muse import HOLE_DISTANCE, Detector
 from recipes.recipe import Channel, Column, Exposure, Measurement, RecipeError, Table
-from recipes.shapes import fit_gaussians
 from recipes.simulator.celestial import FOCAL_SCALE, SPOT_SIGMA
 from recipes.simulator.field import PIXEL, slice_places
 from recipes.simulator.optics import draw_slices
 from recipes.spots import SpotParams, measure_spots, select_lines, vertical_position
+from recipes.spotshapes import fit_gaussians
 from recipes.trace import read_traces
 
 DETECTOR = Detector(nx=180, ny=300, margin=32)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recipes.recipe import Float32
-from recipes.windows import HALF_WINDOW, Windows
+from recipes.spotwindows import HALF_WINDOW, Windows
 
 Real = NDArray[np.floating[Any]]
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from mask_frames import all_places, stages, true_spots
 
 from recipes.muse import HOLE_DISTANCE, SLICES, sky_slice
-from recipes.passages import ChannelSpots, Curves, clipped_mean, fit_passages, join_lines, measure_distance
-from recipes.places import Places, geometry_table, place_slices, smooth_places
 from recipes.recipe import RecipeError
 from recipes.simulator.celestial import FOCAL_SCALE
 from recipes.simulator.field import PIXEL, Place, slice_places
 from recipes.simulator.optics import Real
+from recipes.sliceplaces import Places, geometry_table, place_slices, smooth_places
+from recipes.spotpassages import ChannelSpots, Curves, clipped_mean, fit_passages, join_lines, measure_distance
 
 SCALE = FOCAL_SCALE / PIXEL  # pix a mm
 WHOLE = stages(-0.5, 0.4875, 0.0125)  # the way of the calibration plan, 80 frames

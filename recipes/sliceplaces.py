@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recipes.muse import HOLE_DISTANCE, PIXEL, SLICES, STACK, sky_slice
-from recipes.passages import ChannelSpots, Curves, clipped_mean, fit_passages, join_lines, measure_distance
 from recipes.recipe import Column, RecipeError, Table
+from recipes.spotpassages import ChannelSpots, Curves, clipped_mean, fit_passages, join_lines, measure_distance
 from recipes.spots import HOLES
 from recipes.stats import fit_polynomial
 
