@@ -196,7 +196,10 @@ def reserve(session: Session, part: Part, now: datetime, whole: Outcome) -> list
             if not name.startswith(between):
                 files.setdefault(name, {})[channel] = path
     if not files:
-        raise Unfinished("Every channel is dead, so that there is nothing to archive; see the warnings of its parts.")
+        raise Unfinished(
+            "No channel gave anything to archive: its detector is off, or a calibration lacks it. The warnings of the"
+            " parts say which."
+        )
     statics = STEPS_BY_NAME[part.step.name].statics
     if "names" not in part.outcome:
         frame = _first_frame(part.step)

@@ -173,6 +173,19 @@ class TestStep:
         assert step_of(site, step_id).warnings == [f"Channel 2: {sentence}"]
         assert fits.getheader(product.path)["ESO DRS MUSE CHANNELS MISSING"] == "2"
 
+    @pytest.mark.usefixtures("odd")
+    def test_fails_where_no_channel_is_alive(self, site: Site, biases: list[Path]) -> None:
+        with site.registry.begin() as session:
+            frames = [add_frame(session, number, path=path) for number, path in enumerate(biases)]
+            step_id = add_step(session, frames, channels=(2,), recipe="is dead").id
+        run_part(site, part_of(site, step_id, 2).id)
+        with pytest.raises(PartFailed):
+            run_part(site, part_of(site, step_id, FINISH).id)
+        step = step_of(site, step_id)
+        assert (step.state, step.error_kind) == (StepState.FAILED, "data")
+        assert "No channel gave anything to archive" in step.error
+        assert files(site) == []
+
 
 @pytest.mark.usefixtures("odd")
 class TestFailure:
