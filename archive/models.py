@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, composite, declared_attr, mapped_column, relationship
 
 from archive.setup import Setup, SetupKey
-from archive.states import ArrivalState, Certification, GroupState, PartState, StepState
+from archive.states import ArrivalState, Certification, GroupState, Judge, PartState, Score, StepState
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -207,6 +207,8 @@ class Step(Row):
     queued: Mapped[datetime | None]
     started: Mapped[datetime | None]
     ended: Mapped[datetime | None]
+    # Digest of recipe, version and parameters that a done step was last held against; see tasks.plan.
+    weighed: Mapped[str] = mapped_column(String(64), default="")
 
     group: Mapped[Group] = relationship(back_populates="steps")
     parts: Mapped[list["Part"]] = relationship(back_populates="step", order_by="Part.channel")
@@ -249,6 +251,7 @@ class Part(Row):
 class Product(HasSetup, Row):
     """One archived file: a master calibration or a static one; what was brought from outside has no step.
 
+    ``compared`` is the product before it with which its measurements of change were made.
     An ASTROMETRY_WCS names by ``geometry_id`` the GEOMETRY_TABLE that it was made with: the monthly pair.
     """
 
@@ -267,7 +270,7 @@ class Product(HasSetup, Row):
     mjd: Mapped[float] = mapped_column(Float(53))  # middle of the raw exposures; begin of validity of a static one
     channels: Mapped[list[Any]] = mapped_column(default=list)
     certification: Mapped[Certification] = mapped_column(_states(Certification), default=Certification.PROVISIONAL)
-    score: Mapped[str] = mapped_column(String(8), default="")  # green, yellow, red; '' while nothing was scored
+    score: Mapped[str] = mapped_column(String(8), default=Score.NONE)  # the worst of its measurements
     static: Mapped[bool] = mapped_column(default=False)  # valid from ``mjd`` on instead of around it
     # Whether the planner has weighed it for the steps already done; whoever changes the certification clears it.
     reviewed: Mapped[bool] = mapped_column(default=False, index=True)
@@ -275,9 +278,20 @@ class Product(HasSetup, Row):
     # Version of an STD_RESPONSE, 1 or 2: 2 is of data from which the lamp spectrum of the flat was taken out.
     response: Mapped[int | None] = mapped_column(sort_order=1)
     geometry_id: Mapped[int | None] = mapped_column(ForeignKey("product.id"), index=True, sort_order=1)
+    judge: Mapped[Judge] = mapped_column(String(16), default=Judge.NOBODY, sort_order=1)  # of the certification
+    score_reason: Mapped[str] = mapped_column(default="", sort_order=1)  # why it is not green, in sentences
+    thresholds: Mapped[str] = mapped_column(String(64), default="", sort_order=1)  # the edition it was scored by
+    compared_id: Mapped[int | None] = mapped_column(ForeignKey("product.id"), index=True, sort_order=1)
+    # What its header says that it was made of, by name: of a product from outside, whose step is not here.
+    ancestors: Mapped[list[Any]] = mapped_column(default=list, sort_order=1)
 
-    geometry: Mapped["Product | None"] = relationship(remote_side="Product.id", back_populates="solutions")
-    solutions: Mapped[list["Product"]] = relationship(back_populates="geometry", order_by="Product.id")
+    geometry: Mapped["Product | None"] = relationship(
+        remote_side="Product.id", back_populates="solutions", foreign_keys=[geometry_id]
+    )
+    compared: Mapped["Product | None"] = relationship(remote_side="Product.id", foreign_keys=[compared_id])
+    solutions: Mapped[list["Product"]] = relationship(
+        back_populates="geometry", order_by="Product.id", foreign_keys=[geometry_id]
+    )
     arrivals: Mapped[list[Arrival]] = relationship(back_populates="product", order_by=Arrival.id)
     step: Mapped[Step | None] = relationship(back_populates="products")
     measurements: Mapped[list["Measurement"]] = relationship(back_populates="product")
@@ -315,6 +329,8 @@ class Measurement(Row):
     name: Mapped[str] = mapped_column(String(64))  # without ESO QC
     value: Mapped[float | None] = mapped_column(Float(53))  # empty where it is text or could not be measured
     text: Mapped[str] = mapped_column(default="")
+    score: Mapped[str] = mapped_column(String(8), default=Score.NONE)  # '': no threshold is for it
+    remark: Mapped[str] = mapped_column(default="")  # what it was held against, where it is not green
 
     product: Mapped[Product] = relationship(back_populates="measurements")
 

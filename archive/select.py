@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, aliased
 from archive.models import Product
 from archive.naming import STATIC_CODES, letter_number, parse_name
 from archive.setup import Setup, SetupKey
-from archive.states import Certification
+from archive.states import Certification, Score, feeds
 
 NEIGHBOURS = 3  # products on either side of the widest window that `why` still tells of
 
@@ -56,6 +56,7 @@ class Candidate:
         Middle of its exposures; begin of validity of a static one.
     setup : Setup
     certification : Certification
+    score : Score
     static : bool
         Valid from ``mjd`` on instead of around it.
     made : float
@@ -76,6 +77,7 @@ class Candidate:
     mjd: float
     setup: Setup
     certification: Certification = Certification.PROVISIONAL
+    score: Score = Score.NONE
     static: bool = False
     made: float = 0.0
     response: int | None = None
@@ -88,6 +90,7 @@ class Cause(StrEnum):
     """Why a candidate was not chosen."""
 
     REJECTED = "rejected"  # its certification
+    RED = "red"  # its score, and nobody certified it
     OBSOLETE = "obsolete"  # its type
     UNPAIRED = "unpaired"  # half of a monthly pair
     SETUP = "setup"  # a key that must be equal differs
@@ -176,9 +179,10 @@ def choose(
 ) -> Choice:
     """Choose the best candidate for an exposure.
 
-    It is not rejected, its setup has equal ``keys``, it lies within the levels, and it is the closest in time there; of
-    equally close ones the certified, then the earlier, then the later made. A static one that is valid has the first
-    level, however long ago it began; one for the mode of the exposure alone goes before one for its family of modes.
+    It is not rejected, and certified if it is red; its setup has equal ``keys``, it lies within the levels, and it is
+    the closest in time there; of equally close ones the certified, then the earlier, then the later made. A static one
+    that is valid has the first level, however long ago it began; one for the mode of the exposure alone goes before one
+    for its family of modes.
 
     Parameters
     ----------
@@ -231,6 +235,8 @@ def _judge(
     }
     if candidate.certification is Certification.REJECTED:
         cause, reason = Cause.REJECTED, "was judged and rejected"
+    elif not feeds(candidate.certification, candidate.score):
+        cause, reason = Cause.RED, "is scored red, and nobody has certified it"
     elif candidate.obsolete:
         cause, reason = Cause.OBSOLETE, "is of a type that no recipe takes any more"
     elif not candidate.paired:
@@ -369,7 +375,7 @@ def siblings(session: Session, product: Product) -> list[Product]:
     alike = (Product.catg == product.catg, Product.static, Product.mjd == product.mjd)
     best: dict[int, Product] = {}
     for other in session.scalars(select(Product).where(*alike).order_by(Product.id)):
-        usable = other.certification is not Certification.REJECTED and other.setup == product.setup
+        usable = feeds(other.certification, other.score) and other.setup == product.setup
         if usable and len(other.channels) == 1:
             before = best.setdefault(other.channels[0], other)
             if letter_number(parse_name(other.name).letter) > letter_number(parse_name(before.name).letter):
@@ -385,11 +391,13 @@ PAIRED = (
     .where(
         or_(_other.geometry_id == Product.id, _other.id == Product.geometry_id),
         _other.certification != Certification.REJECTED,
+        or_(_other.certification == Certification.CERTIFIED, _other.score != Score.RED),
     )
     .exists()
 )
 _COLUMNS = (
-    Product.id, Product.name, Product.catg, Product.mjd, Product.certification, Product.static, Product.created,
+    Product.id, Product.name, Product.catg, Product.mjd, Product.certification, Product.score, Product.static,
+    Product.created,
     Product.response, Product.step_id, Product.geometry_id, *(getattr(Product, key) for key in SetupKey),
 )  # fmt: skip
 
@@ -411,6 +419,7 @@ def candidate_of(row: Product | Row[Any], *, paired: bool) -> Candidate:
         mjd=row.mjd,
         setup=Setup.of(*(getattr(row, key) for key in SetupKey)),
         certification=row.certification,
+        score=Score(row.score),
         static=row.static,
         made=letter_number(parse_name(row.name).letter) if static else row.created.timestamp(),
         response=row.response,

@@ -25,6 +25,7 @@ class GroupState(StrEnum):
     COMPLETE = "complete"  # every frame that the template announced is here
     CLOSED = "closed"  # the grace time ended with at least the minimum; runs with a warning
     INCOMPLETE = "incomplete"  # the grace time ended below the minimum; never silently used
+    ARCHIVED = "archived"  # taken in with an existing archive; nothing is made of it unless an operator asks
 
 
 class StepState(StrEnum):
@@ -58,12 +59,27 @@ class Score(StrEnum):
     RED = "red"
 
 
+class Judge(StrEnum):
+    """Who gave a product its certification."""
+
+    NOBODY = ""  # it is provisional as it was made
+    SCORE = "score"  # its score; a new one may change it
+    PERSON = "person"  # who made it, brought it or looked at it; no score changes that
+
+
 class Certification(StrEnum):
     """Whether a product may be used."""
 
     PROVISIONAL = "provisional"  # usable, not yet judged good by threshold or person
     CERTIFIED = "certified"
     REJECTED = "rejected"  # feeds nobody
+
+
+def feeds(certification: str, score: str) -> bool:
+    """Return whether a product may feed anybody: it is certified, or provisional and not red."""
+    if certification == Certification.PROVISIONAL:
+        return score != Score.RED
+    return certification == Certification.CERTIFIED
 
 
 Moves = Mapping[StrEnum, frozenset[StrEnum]]
@@ -81,10 +97,11 @@ ARRIVAL_MOVES: Moves = MappingProxyType(
 )
 GROUP_MOVES: Moves = MappingProxyType(
     {
-        GroupState.OPEN: frozenset({GroupState.COMPLETE, GroupState.CLOSED, GroupState.INCOMPLETE}),
+        GroupState.OPEN: frozenset(GroupState) - {GroupState.OPEN},
         GroupState.COMPLETE: frozenset({GroupState.OPEN}),  # a new version of a frame arrived
         GroupState.CLOSED: frozenset({GroupState.OPEN, GroupState.COMPLETE}),  # a late frame arrived
         GroupState.INCOMPLETE: frozenset({GroupState.OPEN, GroupState.COMPLETE, GroupState.CLOSED}),
+        GroupState.ARCHIVED: frozenset({GroupState.OPEN}),
     }
 )
 STEP_MOVES: Moves = MappingProxyType(
@@ -112,7 +129,7 @@ PART_MOVES: Moves = MappingProxyType(
 CERTIFICATION_MOVES: Moves = MappingProxyType(
     {
         Certification.PROVISIONAL: frozenset({Certification.CERTIFIED, Certification.REJECTED}),
-        Certification.CERTIFIED: frozenset({Certification.REJECTED}),
+        Certification.CERTIFIED: frozenset({Certification.REJECTED, Certification.PROVISIONAL}),  # scored anew
         Certification.REJECTED: frozenset({Certification.CERTIFIED}),
     }
 )
@@ -144,6 +161,7 @@ class Certifiable(Protocol):
     """A row with a certification."""
 
     certification: Certification
+    judge: Judge
 
 
 def check_move(old: StrEnum, new: StrEnum) -> None:
@@ -159,7 +177,7 @@ def move(row: Stateful[State], new: State) -> None:
     row.state = new
 
 
-def certify(row: Certifiable, new: Certification) -> None:
-    """Change the certification of a product along the table of legal moves."""
+def certify(row: Certifiable, new: Certification, judge: Judge) -> None:
+    """Change the certification of a product along the table of legal moves, and note whose word it is."""
     check_move(row.certification, new)
-    row.certification = new
+    row.certification, row.judge = new, judge

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from archive.models import Product
 from archive.select import PAIRED, candidate_of
-from archive.states import Certification
+from archive.states import Certification, feeds
 
 
 class Standing(StrEnum):
@@ -20,6 +20,7 @@ class Standing(StrEnum):
     REPLACED = "replaced"  # by another version of the same day
     UNPAIRED = "unpaired"  # half of a monthly pair whose other half is not there
     RETIRED = "retired"  # by an operator
+    RED = "red"  # its score, and nobody certified it
     OBSOLETE = "obsolete"  # no recipe takes its type any more
 
 
@@ -46,6 +47,8 @@ def validities(session: Session, catg: str = "") -> list[Validity]:
         until = following.mjd if following and _serve_alike(product, following) else math.inf
         if product.certification is Certification.REJECTED:
             standing = Standing.RETIRED
+        elif not feeds(product.certification, product.score):
+            standing = Standing.RED
         elif candidate.obsolete:
             standing = Standing.OBSOLETE
         elif not candidate.paired:

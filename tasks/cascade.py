@@ -6,7 +6,7 @@ A new calibration type is one rule and one step here. Sources: ESO MUSE pipeline
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -235,6 +235,23 @@ class CascadeStep:
         return self.recipe if isinstance(self.recipe, str) else self.recipe.name
 
 
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is wanted for a raw frame that no step reduces: it is handed out with it, for ESO's recipes.
+
+    Parameters
+    ----------
+    tag : Tag
+    needs : tuple of Need
+        An optional one does not make the answer incomplete.
+    companions : tuple of Companion
+    """
+
+    tag: Tag
+    needs: tuple[Need, ...]
+    companions: tuple[Companion, ...] = ()
+
+
 _READOUT = (SetupKey.READOUT,)
 _READOUT_ID = (SetupKey.MODE, SetupKey.READOUT_ID)
 _MODE = (SetupKey.MODE,)
@@ -338,6 +355,19 @@ STEPS = (
         pair=Pair(tag=Tag.MASK, days=_PAIR_DAYS),
     ),
 )  # fmt: skip
+# What muse_scibasic and muse_scipost take. OCA-W: an illumination flat of a science frame lies within a day.
+_SCIENCE = (
+    _BIAS, _FLAT, _TRACE, _WAVECAL, _TWILIGHT, _GEOMETRY, _BADPIX, _static("VIGNETTING_MASK", optional=True),
+    Need(catg="LSF_PROFILE", match=_MODE_READOUT, levels=_DAILY),
+    Need(catg="STD_RESPONSE", match=_MODE, levels=_RESPONSES, response=2),
+    Need(catg="STD_TELLURIC", match=_MODE, levels=_TELLURICS, optional=True),
+    _static("ASTROMETRY_WCS", match=(SetupKey.OPTICS,), optional=True), _EXTINCTION,
+    _static("SKY_LINES"), _static("FILTER_LIST", optional=True),
+)  # fmt: skip
+TARGETS = tuple(
+    Target(tag=tag, needs=_SCIENCE, companions=(replace(_ILLUM, hours=24.0),)) for tag in (Tag.OBJECT, Tag.SKY)
+)
+TARGETS_BY_TAG: Mapping[Tag, Target] = MappingProxyType({target.tag: target for target in TARGETS})
 STEPS_BY_NAME: Mapping[str, CascadeStep] = MappingProxyType({step.name: step for step in STEPS})
 STEPS_BY_TAG: Mapping[Tag, CascadeStep] = MappingProxyType({step.raw: step for step in STEPS})
 RECIPES: Mapping[str, Recipe] = MappingProxyType(

@@ -13,7 +13,17 @@ from sqlalchemy.orm import Session
 
 from archive.history import record
 from archive.models import Arrival, Product, Step
-from archive.states import ArrivalState, Certification, GroupState, IllegalMove, PartState, StepState, certify, move
+from archive.states import (
+    ArrivalState,
+    Certification,
+    GroupState,
+    IllegalMove,
+    Judge,
+    PartState,
+    StepState,
+    certify,
+    move,
+)
 from tasks.advance import make_step
 from tasks.cascade import STEPS_BY_NAME
 from tasks.decisions import StepKey
@@ -201,7 +211,7 @@ def release_arrival(session: Session, arrival: Arrival, settings: Settings, *, w
 def _judge(product: Product, verdict: Certification) -> None:
     """Give a verdict and have it weighed; with half of a monthly pair the other half stands or falls."""
     try:
-        certify(product, verdict)
+        certify(product, verdict, Judge.PERSON)
     except IllegalMove as error:
         raise OrderRefused(f"product {product.id} ({product.name}): {error}") from error
     product.reviewed = False

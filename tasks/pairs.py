@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from archive.select import Candidate, Choice, Match
-from archive.states import Certification, GroupState, StepState
+from archive.states import GroupState, StepState, feeds
 from tasks.cascade import CascadeStep
 from tasks.decisions import Couple
 from tasks.snapshot import GroupView, Snapshot
@@ -97,8 +97,8 @@ def _stands(half: Half, halves: Mapping[int, Half]) -> bool:
 
 
 def made_by_partner(group: GroupView, candidates: Sequence[Candidate]) -> Choice:
-    """Choose what the other step of a pair made: the latest make that was not rejected, whenever it was observed."""
-    usable = [one for one in candidates if one.certification is not Certification.REJECTED]
+    """Choose what the other step of a pair made: the latest make that may be used, whenever it was observed."""
+    usable = [one for one in candidates if feeds(one.certification, one.score)]
     if not usable:
         return Choice(best=None, refusals=())
     latest = max(usable, key=lambda one: one.product_id or 0)

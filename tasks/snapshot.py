@@ -7,7 +7,7 @@ from datetime import date, datetime
 from archive.night import time_of
 from archive.select import Candidate
 from archive.setup import Setup
-from archive.states import Certification, GroupState, StepState
+from archive.states import GroupState, StepState, feeds
 from recipes.recipe import Value
 from tasks.cascade import STEPS, CascadeStep, Tag
 from tasks.decisions import StepKey
@@ -87,8 +87,8 @@ class ProductView:
 
     @property
     def usable(self) -> bool:
-        """False if it was rejected."""
-        return self.candidate.certification is not Certification.REJECTED
+        """False if it was rejected, or is red and not certified."""
+        return feeds(self.candidate.certification, self.candidate.score)
 
 
 @dataclass(frozen=True, kw_only=True)

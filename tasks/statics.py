@@ -25,7 +25,7 @@ from archive.naming import (
 )
 from archive.night import LAST_MJD, mjd_of, night_of, time_of
 from archive.setup import MODE_FAMILIES, Setup, SetupKey
-from archive.states import Certification
+from archive.states import Certification, Judge
 from recipes.muse import INSTRUMENT
 from recipes.recipe import Value
 from tasks.finish import reserved_names
@@ -150,6 +150,7 @@ def enter_static(session: Session, inspection: Inspection, static: Static, kept:
         channels=list(static.channels),
         setup=static.setup,
         certification=Certification.CERTIFIED,
+        judge=Judge.PERSON,
         static=True,
         response=static.response,
         created=now,

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, aliased
 from archive.models import Frame, Group, Product, Step, Use
 from archive.select import PAIRED, candidate_of
 from archive.setup import Setup
-from archive.states import Certification, GroupState, StepState
+from archive.states import Certification, GroupState, StepState, feeds
 from recipes.muse import Lamp
 from tasks.cascade import RECIPES, STEPS, STEPS_BY_NAME, STEPS_BY_TAG, CascadeStep, Tag, steps_of
 from tasks.classify import AMBIENT_TEMPERATURE
@@ -97,7 +97,8 @@ def _end_of_validity(session: Session, product: Product) -> float:
     """Return when the next static calibration of the same type and setup begins; inf if there is none."""
     later = select(Product).where(Product.catg == product.catg, Product.static, Product.mjd > product.mjd)
     following = session.scalars(later.where(Product.certification != Certification.REJECTED).order_by(Product.mjd))
-    return next((other.mjd for other in following if other.setup == product.setup), math.inf)
+    usable = (other for other in following if feeds(other.certification, other.score))
+    return next((other.mjd for other in usable if other.setup == product.setup), math.inf)
 
 
 def _groups_around(product: Product, policy: Policy, until: float) -> Select[int]:

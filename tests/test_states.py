@@ -19,6 +19,7 @@ from archive.states import (
     Certification,
     GroupState,
     IllegalMove,
+    Judge,
     Moves,
     PartState,
     StepState,
@@ -45,6 +46,7 @@ class Row:
 @dataclass
 class Made:
     certification: Certification = Certification.PROVISIONAL
+    judge: Judge = Judge.NOBODY
 
 
 @pytest.mark.parametrize("states", TABLES)
@@ -76,10 +78,10 @@ def test_a_step_that_made_products_is_never_touched_again() -> None:
 
 def test_a_rejected_product_is_used_again_only_when_a_person_certifies_it() -> None:
     made = Made()
-    certify(made, Certification.REJECTED)
+    certify(made, Certification.REJECTED, Judge.PERSON)
     with pytest.raises(IllegalMove, match="what is rejected cannot become provisional; allowed is certified"):
-        certify(made, Certification.PROVISIONAL)
-    certify(made, Certification.CERTIFIED)
+        certify(made, Certification.PROVISIONAL, Judge.SCORE)
+    certify(made, Certification.CERTIFIED, Judge.PERSON)
     assert made.certification is Certification.CERTIFIED
 
 

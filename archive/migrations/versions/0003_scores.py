@@ -1,0 +1,48 @@
+"""Scores and who gave a certification, groups of an archive that was taken in, what done steps were held against."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+_GROUP_STATES = ("open", "complete", "closed", "incomplete")
+
+
+def _text(name: str, length: int | None = None) -> sa.Column[str]:
+    return sa.Column(name, sa.String(length), nullable=False, server_default="")
+
+
+def upgrade() -> None:
+    with op.batch_alter_table("group") as group:
+        group.drop_constraint("groupstate", type_="check")
+        states = ", ".join(f"'{state}'" for state in (*_GROUP_STATES, "archived"))
+        group.create_check_constraint("groupstate", f"state IN ({states})")
+
+    with op.batch_alter_table("step") as step:
+        step.add_column(_text("weighed", 64))
+    _without_defaults("step", "weighed")
+
+    with op.batch_alter_table("measurement") as measurement:
+        measurement.add_column(_text("score", 8))
+        measurement.add_column(_text("remark"))
+    _without_defaults("measurement", "score", "remark")
+
+    with op.batch_alter_table("product") as product:
+        product.add_column(_text("judge", 16))
+        product.add_column(_text("score_reason"))
+        product.add_column(_text("thresholds", 64))
+        product.add_column(sa.Column("compared_id", sa.Integer(), nullable=True))
+        product.add_column(sa.Column("ancestors", sa.JSON(), nullable=False, server_default="[]"))
+        product.create_foreign_key("product_compared_id_refers", "product", ["compared_id"], ["id"])
+        product.create_index("product_by_compared_id", ["compared_id"])
+    _without_defaults("product", "judge", "score_reason", "thresholds", "ancestors")
+    # Whoever brought a static calibration vouched for it, and every other verdict so far was a person's.
+    op.execute("UPDATE product SET judge = 'person' WHERE certification <> 'provisional'")
+
+
+def _without_defaults(table: str, *columns: str) -> None:
+    """Take away what only the rows that are there needed."""
+    with op.batch_alter_table(table) as altered:
+        for column in columns:
+            altered.alter_column(column, server_default=None)
