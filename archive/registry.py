@@ -111,13 +111,17 @@ class Registry:
         newest = ScriptDirectory.from_config(migrations()).get_current_head()
         if self._file is not None and not self._file.exists():
             raise RegistryOutdated(f"there is no registry at {self}; make it with `musecal db upgrade`.")
-        with self._engine.execution_options(access=Access.READ).connect() as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
+        found = self.revision()
         if found != newest:
             raise RegistryOutdated(
                 f"the registry at {self} is at revision {found or 'none'}, these programs need {newest}; "
                 "stop the daemon and run `musecal db upgrade`."
             )
+
+    def revision(self) -> str | None:
+        """Return the revision of the tables, None where there are none."""
+        with self._engine.execution_options(access=Access.READ).connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
 
     def close(self) -> None:
         """Close the idle connections of this process; the next use opens others."""

@@ -42,7 +42,7 @@ def configure_log(level: str, format: LogFormat) -> None:  # noqa: A002 - the se
         root.removeHandler(former)
     root.addHandler(handler)
     root.setLevel(level)
-    for chatty in ("watchdog", "alembic", "kombu", "celery.worker.strategy", "celery.app.trace"):
+    for chatty in ("watchdog", "alembic", "kombu", "celery.worker.strategy", "celery.app.trace", "uvicorn.error"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

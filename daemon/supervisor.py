@@ -1,4 +1,4 @@
-"""The supervisor: embedded Redis, watcher and worker as one, each started again when it dies, all ended together."""
+"""The supervisor: embedded Redis, watcher, worker and web; each started again when it dies, all ended together."""
 
 import os
 import signal
@@ -65,7 +65,8 @@ def run(settings: Settings) -> int:
             redis = stack.enter_context(EmbeddedRedis(settings.archive.root))
             settings = with_broker(settings, redis.url)
             kept.append(Kept("redis", redis))
-        children = [Child(name, settings) for name in ("watch", "work")]
+        names = ("watch", "work", "web") if settings.web.enabled else ("watch", "work")
+        children = [Child(name, settings) for name in names]
         for child in children:
             child.start()
         kept.extend(Kept(child.name, child) for child in children)
@@ -126,7 +127,7 @@ class Kept:
 
 
 class Child:
-    """Watcher or worker in a process of its own, which is given the settings as they are now.
+    """Watcher, worker or web in a process of its own, which is given the settings as they are now.
 
     It leads a process group, so that a terminal's Ctrl-C reaches the supervisor alone.
     """
@@ -202,6 +203,11 @@ def _run_child(name: str) -> int:
         from daemon.watcher import watch
 
         watch(settings, stop=stop_on_signal())
+        return 0
+    if name == "web":
+        from daemon.web.server import serve
+
+        serve(settings, stop=stop_on_signal())
         return 0
     from daemon.worker import work
 

@@ -176,6 +176,14 @@ class EsorexSettings(_Section):
     recipe_folder: str = ""
 
 
+class WebSettings(_Section):
+    """Where the service over HTTP listens."""
+
+    enabled: bool = False
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+
+
 class LogSettings(_Section):
     """What is logged."""
 
@@ -230,6 +238,7 @@ class Settings(BaseSettings):
     plan: PlanSettings = PlanSettings()
     worker: WorkerSettings = WorkerSettings()
     esorex: EsorexSettings = EsorexSettings()
+    web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
     steps: Annotated[dict[str, StepSettings], AfterValidator(_check_steps)] = {}
     recipes: Annotated[dict[str, dict[str, Value]], AfterValidator(_check_recipes)] = {}

@@ -3,6 +3,7 @@
 import re
 import tomllib
 from dataclasses import asdict
+from ipaddress import ip_address
 from itertools import pairwise
 from pathlib import Path
 
@@ -115,8 +116,15 @@ def test_recipes_are_complete_whatever_is_set() -> None:
     assert load_settings().recipes == {name: asdict(recipe.params()) for name, recipe in RECIPES.items()}
 
 
-def test_no_setting_opens_a_port() -> None:
-    sections = [section.annotation for section in Settings.model_fields.values()]
-    keys = {key for section in sections for key in getattr(section, "model_fields", {})}
-    assert not {key for key in keys if re.search("host|port|bind|listen|address", key)}
+def test_only_the_web_listens_and_to_this_machine_alone() -> None:
+    sections = {name: section.annotation for name, section in Settings.model_fields.items()}
+    listening = {
+        f"{name}.{key}"
+        for name, section in sections.items()
+        for key in getattr(section, "model_fields", {})
+        if re.search("host|port|bind|listen|address", key)
+    }
+    assert listening == {"web.host", "web.port"}
+    assert ip_address(load_settings().web.host).is_loopback
+    assert not load_settings().web.enabled
     assert load_settings().broker.url == ""

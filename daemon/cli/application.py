@@ -13,7 +13,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for panel, commands in {
-    "Processes": (processes.run, processes.watch, processes.worker, processes.simulate, processes.demo),
+    "Processes": (processes.run, processes.watch, processes.worker, processes.web, processes.simulate, processes.demo),
     "Looking": (
         views.status,
         views.night,

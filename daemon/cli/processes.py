@@ -87,6 +87,15 @@ def worker(*, as_json: LogJson = False, settings_file: SettingsFile = None) -> N
     raise typer.Exit(work(_settings(settings_file, as_json=as_json)))
 
 
+@answering
+def web(*, as_json: LogJson = False, settings_file: SettingsFile = None) -> None:
+    """Serve over HTTP, by default to this machine alone: the calibrations of a frame as calSelector, and files."""
+    from daemon.processes import stop_on_signal
+    from daemon.web.server import serve
+
+    serve(_settings(settings_file, as_json=as_json), stop=stop_on_signal())
+
+
 def _settings(settings_file: Path | None, *, as_json: bool) -> "Settings":
     from tasks.settings import LogFormat, load_settings
 
