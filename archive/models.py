@@ -284,6 +284,9 @@ class Product(HasSetup, Row):
     compared_id: Mapped[int | None] = mapped_column(ForeignKey("product.id"), index=True, sort_order=1)
     # What its header says that it was made of, by name: of a product from outside, whose step is not here.
     ancestors: Mapped[list[Any]] = mapped_column(default=list, sort_order=1)
+    # Of what another pipeline's run made: the same for all that it made of the same frames with the same parameters.
+    run: Mapped[str] = mapped_column(String(64), default="", index=True, sort_order=1)
+    signature: Mapped[str] = mapped_column(String(32), default="", index=True, sort_order=1)  # DATAMD5 of its header
 
     geometry: Mapped["Product | None"] = relationship(
         remote_side="Product.id", back_populates="solutions", foreign_keys=[geometry_id]

@@ -34,9 +34,12 @@ def upgrade() -> None:
         product.add_column(_text("thresholds", 64))
         product.add_column(sa.Column("compared_id", sa.Integer(), nullable=True))
         product.add_column(sa.Column("ancestors", sa.JSON(), nullable=False, server_default="[]"))
+        product.add_column(_text("run", 64))
+        product.add_column(_text("signature", 32))
         product.create_foreign_key("product_compared_id_refers", "product", ["compared_id"], ["id"])
-        product.create_index("product_by_compared_id", ["compared_id"])
-    _without_defaults("product", "judge", "score_reason", "thresholds", "ancestors")
+        for column in ("compared_id", "run", "signature"):
+            product.create_index(f"product_by_{column}", [column])
+    _without_defaults("product", "judge", "score_reason", "thresholds", "ancestors", "run", "signature")
     # Whoever brought a static calibration vouched for it, and every other verdict so far was a person's.
     op.execute("UPDATE product SET judge = 'person' WHERE certification <> 'provisional'")
 
