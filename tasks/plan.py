@@ -16,7 +16,7 @@ from archive.night import mjd_of, night_of, time_of
 from archive.select import Candidate, Choice, Match, choose
 from archive.states import GroupState, StepState
 from recipes.recipe import Recipe
-from tasks.cascade import CascadeStep, Companion, Need, Tag
+from tasks.cascade import CascadeStep, Companion, Need, Tag, Target
 from tasks.decisions import Couple, Decision, Input, Make, Mark, Order, Queue, Reuse, Settle, StepKey, Wait
 from tasks.groups import Member, Verdict, judge
 from tasks.pairs import Half, couple, made_by_partner, sentence_on_partner
@@ -54,8 +54,8 @@ def plan(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
     return tuple(planner.decisions)
 
 
-def needs_of(step: CascadeStep, mjd: float, policy: Policy) -> Iterator[Need]:
-    """Return what a step takes under these settings for exposures of this time."""
+def needs_of(step: CascadeStep | Target, mjd: float, policy: Policy) -> Iterator[Need]:
+    """Return what a step, or a frame that is handed out, takes under these settings for exposures of this time."""
     for need in step.needs:
         if mjd < need.until and (policy.use_darks or need.catg != "MASTER_DARK"):
             yield need
@@ -256,7 +256,7 @@ class _Planner:
             if need.of_pair and (unmade := self._unmade_by_partner(group, need)) is not None:
                 missing += unmade
             elif best is None:
-                missing += [] if need.optional else [_absent(group, need, self._policy)]
+                missing += [] if need.optional else [absent(group, need, self._policy)]
             elif (product := self._source[best.candidate].product) is None:
                 source = self._source[best.candidate].group
                 coming.append(f"{need.catg}: {source} will give one that is closer in time than any other.")
@@ -398,7 +398,8 @@ def _changed_mind(need: Need, chosen: ProductView | None, used: ProductView | No
     return f"{need.catg}: {used.candidate.name if used else 'what was used'} may no longer be used, and no other fits."
 
 
-def _absent(group: GroupView, need: Need, policy: Policy) -> str:
+def absent(group: GroupView, need: Need, policy: Policy) -> str:
+    """Say that a calibration is not there, with the setup and the window that it would need."""
     days = reach(need, policy)
     keys = " and ".join(f"{key} {group.setup.value(key) or '(not set)'}" for key in need.match)
     time = f"{time_of(group.mjd):%Y-%m-%d %H:%M} UT"
