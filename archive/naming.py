@@ -245,6 +245,11 @@ def data_product_id(name: str) -> str:
     return safe
 
 
+def suffix_of(name: str) -> str:
+    """Return how the name of a frame's file ends, with its compression: ``.fits.fz``; without any it is ``.fits``."""
+    return max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default=SUFFIXES[0])
+
+
 def raw_name(dp_id: str, version: int, suffix: str) -> str:
     """Return the file name of a raw frame in the archive; the first version keeps ESO's name."""
     return safe_file_name(f"{dp_id}{f'.v{version}' if version > 1 else ''}{suffix}")

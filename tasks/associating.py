@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from archive.models import Frame, Product
-from archive.naming import SUFFIXES
+from archive.naming import suffix_of
 from archive.night import night_of, time_of
 from archive.select import Candidate, Choice, Match, astrometry_for, siblings
 from archive.states import Certification, GroupState
@@ -359,11 +359,10 @@ class _Details:
 
     def _raw(self, category: str, number: int) -> AssociatedFile:
         frame = self._frames[number]
-        suffix = max((suffix for suffix in SUFFIXES if frame.path.endswith(suffix)), key=len, default=SUFFIXES[0])
         return AssociatedFile(
             category=category,
             dp_id=frame.dp_id,
-            arcfile=f"{frame.dp_id}{suffix}",
+            arcfile=frame.dp_id + suffix_of(frame.path),
             origfile=frame.origfile,
             path=Path(frame.path),
             size=frame.size,

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from daemon.web import dataportal
 from tasks.site import Site
 
 RETRY_SECONDS = 10  # after which a client may ask again while the registry is away
@@ -31,6 +32,8 @@ def make_application(site: Site) -> FastAPI:
             InterfaceError: _ask_for_patience,
         },
     )
+    application.state.site = site
+    application.include_router(dataportal.router)
 
     @application.get("/health")
     def health() -> dict[str, str | None]:
