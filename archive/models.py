@@ -124,7 +124,11 @@ class Frame(HasSetup, Row):
     """
 
     __tablename__ = "frame"
-    __table_args__ = (UniqueConstraint("dp_id", "version"), Index("frame_by_tag_time", "tag", "mjd"))
+    __table_args__ = (
+        UniqueConstraint("dp_id", "version"),
+        Index("frame_by_tag_time", "tag", "mjd"),
+        Index("frame_by_time", "mjd", "id"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     dp_id: Mapped[str] = mapped_column(String(64))  # ARCFILE without .fits: MUSE.2026-06-17T10:41:11.000
@@ -140,7 +144,7 @@ class Frame(HasSetup, Row):
     mjd: Mapped[float] = mapped_column(Float(53))  # MJD-OBS
     exptime: Mapped[float]
     night: Mapped[date] = mapped_column(index=True)
-    origfile: Mapped[str] = mapped_column(String(128), default="")
+    origfile: Mapped[str] = mapped_column(String(128), default="", index=True)
     tpl_id: Mapped[str] = mapped_column(String(64), default="")
     tpl_start: Mapped[str] = mapped_column(String(32), default="")
     tpl_nexp: Mapped[int] = mapped_column(default=0)
@@ -151,6 +155,7 @@ class Frame(HasSetup, Row):
     ingested: Mapped[datetime]
     superseded_by: Mapped[int | None] = mapped_column(ForeignKey("frame.id"))
     group_id: Mapped[int | None] = mapped_column(ForeignKey("group.id"), index=True)
+    object: Mapped[str] = mapped_column(String(80), default="", index=True, sort_order=1)  # OBJECT, the target's name
 
     arrivals: Mapped[list[Arrival]] = relationship(back_populates="frame")
     group: Mapped["Group | None"] = relationship(back_populates="frames")
@@ -256,7 +261,7 @@ class Product(HasSetup, Row):
     """
 
     __tablename__ = "product"
-    __table_args__ = (Index("product_by_catg_time", "catg", "mjd"),)
+    __table_args__ = (Index("product_by_catg_time", "catg", "mjd"), Index("product_by_time", "mjd", "id"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     step_id: Mapped[int | None] = mapped_column(ForeignKey("step.id"), index=True)

@@ -13,7 +13,7 @@ from recipes.recipe import Value
 from tasks.cascade import RULES, STEPS_BY_TAG, Tag
 
 AMBIENT_TEMPERATURE = "ESO INS TEMP7 VAL"  # C; what an illumination flat is chosen by. Source: musered
-_CARDS = ("OBJECT", "ESO OBS NAME", "ESO OBS PROG ID", AMBIENT_TEMPERATURE)
+_CARDS = ("ESO OBS NAME", "ESO OBS PROG ID", AMBIENT_TEMPERATURE)
 # ESO's archive names a frame by its time; where a file system forbids colons they come as underscores.
 _DP_ID = re.compile(rf"{INSTRUMENT}\.\d{{4}}-\d\d-\d\dT\d\d[:_]\d\d[:_]\d\d(?:\.\d+)?")
 _MOST_DAYS = 100_000.0  # Modified Julian Date of the year 2132
@@ -54,6 +54,7 @@ class Classified:
     tech: str
     dp_id: str
     origfile: str
+    object: str
     mjd: float
     exptime: float
     night: date
@@ -128,6 +129,7 @@ def classify(header: Mapping[str, Value], *, name: str = "") -> Classified:
         tech=cards.text("ESO DPR TECH"),
         dp_id=dp_id,
         origfile=cards.text("ORIGFILE", most=128, expected=False),
+        object=cards.text("OBJECT", most=80, expected=False),
         mjd=mjd,
         exptime=cards.number("EXPTIME", most=_MOST_SECONDS),
         night=night_of(mjd),

@@ -292,6 +292,7 @@ def enter(
         exptime=classified.exptime,
         night=classified.night,
         origfile=classified.origfile,
+        object=classified.object,
         tpl_id=classified.tpl_id,
         tpl_start=classified.tpl_start,
         tpl_nexp=classified.tpl_nexp,

@@ -2,7 +2,7 @@
 
 import typer
 
-from daemon.cli import certification, comparing, orders, processes, statics, upkeep, views
+from daemon.cli import certification, comparing, finding, orders, processes, statics, upkeep, views
 
 app = typer.Typer(
     name="musecal",
@@ -36,6 +36,7 @@ for panel, commands in {
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(finding.find, rich_help_panel="Looking")
 app.add_typer(orders.quarantine, rich_help_panel="Orders")
 app.add_typer(statics.statics, rich_help_panel="Upkeep")
 app.add_typer(upkeep.db, rich_help_panel="Upkeep")

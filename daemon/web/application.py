@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from daemon.web import dataportal
+from daemon.web import dataportal, search
 from tasks.site import Site
 
 RETRY_SECONDS = 10  # after which a client may ask again while the registry is away
@@ -34,6 +34,7 @@ def make_application(site: Site) -> FastAPI:
     )
     application.state.site = site
     application.include_router(dataportal.router)
+    application.include_router(search.router)
 
     @application.get("/health")
     def health() -> dict[str, str | None]:

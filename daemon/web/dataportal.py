@@ -28,7 +28,8 @@ class Names(StrEnum):
     ORIGFILE = "origfile"  # human: MUSE_BIAS169_0001.fits, MU_MBIA_260617A_slow.fits
 
 
-@router.api_route("/dataPortal/file/{dp_id:path}", methods=["GET", "HEAD"], name=ROUTE)
+@router.head("/dataPortal/file/{dp_id:path}", include_in_schema=False)
+@router.get("/dataPortal/file/{dp_id:path}", name=ROUTE)
 def file(request: Request, dp_id: str, names: Annotated[Names, Query()] = Names.ARCFILE) -> FileResponse:
     """Hand out a raw frame or a product; of a part of it that is asked for (``Range``), that part."""
     site: Site = request.app.state.site

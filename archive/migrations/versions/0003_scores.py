@@ -1,4 +1,4 @@
-"""Scores and who gave a certification, groups of an archive that was taken in, what done steps were held against."""
+"""Scores and judges, groups of an archive that was taken in, what done steps were held against, search by target."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -40,6 +40,17 @@ def upgrade() -> None:
         for column in ("compared_id", "run", "signature"):
             product.create_index(f"product_by_{column}", [column])
     _without_defaults("product", "judge", "score_reason", "thresholds", "ancestors", "run", "signature")
+    op.create_index("product_by_time", "product", ["mjd", "id"])
+
+    with op.batch_alter_table("frame") as frame:
+        frame.add_column(_text("object", 80))
+        frame.create_index("frame_by_object", ["object"])
+        frame.create_index("frame_by_origfile", ["origfile"])
+        frame.create_index("frame_by_time", ["mjd", "id"])
+    _without_defaults("frame", "object")
+    named = sa.table("frame", sa.column("object", sa.String), sa.column("cards", sa.JSON))
+    op.execute(named.update().values(object=sa.func.coalesce(named.c.cards["OBJECT"].as_string(), "")))
+
     # Whoever brought a static calibration vouched for it, and every other verdict so far was a person's.
     op.execute("UPDATE product SET judge = 'person' WHERE certification <> 'provisional'")
 
