@@ -87,6 +87,12 @@ class Association:
     messages: tuple[str, ...] = ()
     associated: tuple["Association", ...] = ()
 
+    def walk(self) -> Iterator["Association"]:
+        """Yield it and everything below it, from the top."""
+        yield self
+        for association in self.associated:
+            yield from association.walk()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
@@ -106,12 +112,17 @@ class Tree:
 
     def files(self) -> Iterator[AssociatedFile]:
         """Yield the frame and all its calibrations, each once, in the order of the tree."""
+        return (file for _, file in self.placed_files())
+
+    def placed_files(self) -> Iterator[tuple[Association, AssociatedFile]]:
+        """Yield the same files, each with the first association that it is of."""
         seen: set[str] = set()
-        waiting = [self.top]
-        while waiting:
-            association = waiting.pop(0)
+        for association in self.top.walk():
             for file in association.files:
                 if file.dp_id not in seen:
                     seen.add(file.dp_id)
-                    yield file
-            waiting[:0] = association.associated
+                    yield association, file
+
+    def messages(self) -> tuple[str, ...]:
+        """Return what is said anywhere in the tree, each sentence once."""
+        return tuple(dict.fromkeys(message for one in self.top.walk() for message in one.messages))

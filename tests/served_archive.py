@@ -93,10 +93,11 @@ class Archive:
             for product in session.scalars(select(Product).where(Product.certification == Certification.PROVISIONAL)):
                 product.certification = Certification.CERTIFIED
 
-    def frames(self, tag: str) -> list[Frame]:
-        """Return the frames of a tag in order of time."""
+    def frames(self, tag: str = "") -> list[Frame]:
+        """Return the frames of a tag, all without one, in order of time."""
         with self.registry.read() as session:
-            return list(session.scalars(select(Frame).where(Frame.tag == tag).order_by(Frame.mjd, Frame.version)))
+            wanted = select(Frame).order_by(Frame.mjd, Frame.version)
+            return list(session.scalars(wanted.where(Frame.tag == tag) if tag else wanted))
 
     def products(self, *catgs: str) -> list[Product]:
         """Return the products of some types, all without any, by number."""

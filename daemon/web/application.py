@@ -9,7 +9,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from daemon.web import dataportal, search
+from daemon.web import calselector, dataportal, search
+from daemon.web.limits import LimitedBody
 from tasks.site import Site
 
 RETRY_SECONDS = 10  # after which a client may ask again while the registry is away
@@ -32,9 +33,10 @@ def make_application(site: Site) -> FastAPI:
             InterfaceError: _ask_for_patience,
         },
     )
+    application.add_middleware(LimitedBody)
     application.state.site = site
-    application.include_router(dataportal.router)
-    application.include_router(search.router)
+    for part in (calselector, dataportal, search):
+        application.include_router(part.router)
 
     @application.get("/health")
     def health() -> dict[str, str | None]:
@@ -50,7 +52,10 @@ async def _refuse(_request: Request, error: RequestValidationError) -> JSONRespo
 
 
 def _sentences(errors: Sequence[Any]) -> list[str]:
-    return [f"{'.'.join(str(part) for part in error['loc'][1:])}: {error['msg']}." for error in errors]
+    return [
+        f"{'.'.join(str(part) for part in error['loc'][1:])}: {error['msg'].removeprefix('Value error, ')}."
+        for error in errors
+    ]
 
 
 async def _ask_for_patience(_request: Request, _error: OperationalError | InterfaceError) -> JSONResponse:
