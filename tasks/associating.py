@@ -199,7 +199,9 @@ class _Drafter:
         """Choose what meets a need; where raw frames are associated, with the group of each candidate."""
         if need.of_pair:
             return self._weigh_pair(view, need)
-        if need.catg == "ASTROMETRY_WCS" and geometry is not None:
+        if need.catg == "ASTROMETRY_WCS":  # never without the geometry table that it was made with
+            if geometry is None:
+                return Choice(best=None, refusals=()), {}
             table = self._session.get_one(Product, geometry)
             return astrometry_for(self._session, table, setup=view.setup, mjd=view.mjd), {}
         statics = [one.candidate for one in self._near.statics(need.catg, view.mjd)] if need.beside_statics else []
@@ -208,9 +210,10 @@ class _Drafter:
             near = self._offers(need.catg, view.mjd - level.days, view.mjd + level.days)
             choice = choose_for(view, need, [*statics, *near], self._policy)
             groups = {candidate: group for candidate, group in near.items() if group is not None}
-            # Where there are static ones, only what is certified surely goes before whatever lies farther away.
+            # Of a type that comes as static too, only what is certified surely goes before whatever lies farther away.
             best = choice.best.candidate if choice.best else None
-            if best and not best.static and (not statics or best.certification is Certification.CERTIFIED):
+            sure = not need.beside_statics or (best and best.certification is Certification.CERTIFIED)
+            if best and not best.static and sure:
                 break
         return choice, groups
 
