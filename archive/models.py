@@ -190,7 +190,7 @@ class Step(Row):
     """One step of the cascade on one group. A remake is a new row."""
 
     __tablename__ = "step"
-    __table_args__ = (UniqueConstraint("group_id", "name", "sequence"),)
+    __table_args__ = (UniqueConstraint("group_id", "name", "sequence"), Index("step_by_weighed", "name", "weighed"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     group_id: Mapped[int] = mapped_column(ForeignKey("group.id"), index=True)
@@ -212,7 +212,8 @@ class Step(Row):
     queued: Mapped[datetime | None]
     started: Mapped[datetime | None]
     ended: Mapped[datetime | None]
-    # Digest of recipe, version and parameters that a done step was last held against; see tasks.plan.
+    # Digest of recipe, version and parameters that a done step was last held against, with all that it may take;
+    # whoever changes what it may take empties it. See tasks.survey.
     weighed: Mapped[str] = mapped_column(String(64), default="")
 
     group: Mapped[Group] = relationship(back_populates="steps")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, Select, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from archive.models import Product
@@ -91,6 +91,7 @@ class Cause(StrEnum):
 
     REJECTED = "rejected"  # its certification
     RED = "red"  # its score, and nobody certified it
+    PROVISIONAL = "provisional"  # nobody certified it, and only certified ones are wanted
     OBSOLETE = "obsolete"  # its type
     UNPAIRED = "unpaired"  # half of a monthly pair
     SETUP = "setup"  # a key that must be equal differs
@@ -176,13 +177,14 @@ def choose(
     levels: tuple[Level, ...],
     beside_statics: bool = False,
     response: int | None = None,
+    certified: bool = False,
 ) -> Choice:
     """Choose the best candidate for an exposure.
 
-    It is not rejected, and certified if it is red; its setup has equal ``keys``, it lies within the levels, and it is
-    the closest in time there; of equally close ones the certified, then the earlier, then the later made. A static one
-    that is valid has the first level, however long ago it began; one for the mode of the exposure alone goes before one
-    for its family of modes.
+    It is not rejected, and certified if it is red or if ``certified`` asks for that; its setup has equal ``keys``, it
+    lies within the levels, and it is the closest in time there; of equally close ones the certified, then the earlier,
+    then the later made. A static one that is valid has the first level, however long ago it began; one for the mode of
+    the exposure alone goes before one for its family of modes.
 
     Parameters
     ----------
@@ -197,6 +199,8 @@ def choose(
         The type comes as static too: static and certified ones go before all others.
     response : int, optional
         Version of an STD_RESPONSE that is needed.
+    certified : bool
+        Only certified ones are taken.
 
     Returns
     -------
@@ -206,7 +210,7 @@ def choose(
     usable: list[tuple[_Rank, Match]] = []
     refusals: list[Refusal] = []
     for candidate in candidates:
-        verdict = _judge(candidate, setup, mjd, keys, levels, response)
+        verdict = refuse(candidate, mjd, certified=certified) or _judge(candidate, setup, mjd, keys, levels, response)
         if isinstance(verdict, Match):
             usable.append((_rank(verdict, setup, keys, beside_statics=beside_statics), verdict))
         else:
@@ -215,6 +219,28 @@ def choose(
     refusals += [_second(ranked, usable[0]) for ranked in usable[1:]]
     refusals.sort(key=_distance)
     return Choice(best=usable[0][1] if usable else None, refusals=tuple(refusals))
+
+
+def refuse(candidate: Candidate, mjd: float, *, certified: bool) -> Refusal | None:
+    """Return why a candidate serves nobody by what it was judged to be, None if it may serve.
+
+    Parameters
+    ----------
+    mjd : float
+        Of the exposure.
+    certified : bool
+        Only certified ones are taken.
+    """
+    if candidate.certification is Certification.REJECTED:
+        cause, reason = Cause.REJECTED, "was judged and rejected"
+    elif not feeds(candidate.certification, candidate.score):
+        cause, reason = Cause.RED, "is scored red, and nobody has certified it"
+    elif certified and candidate.certification is not Certification.CERTIFIED:
+        cause, reason = Cause.PROVISIONAL, "is provisional, and only certified ones are taken"
+    else:
+        return None
+    reason = f"{candidate.name} {reason}."
+    return Refusal(candidate=candidate, cause=cause, reason=reason, days=candidate.mjd - mjd)
 
 
 def _judge(
@@ -233,11 +259,7 @@ def _judge(
         for key, values in setup.differences(candidate.setup, keys).items()
         if not setup.served_by(candidate.setup, SetupKey(key))
     }
-    if candidate.certification is Certification.REJECTED:
-        cause, reason = Cause.REJECTED, "was judged and rejected"
-    elif not feeds(candidate.certification, candidate.score):
-        cause, reason = Cause.RED, "is scored red, and nobody has certified it"
-    elif candidate.obsolete:
+    if candidate.obsolete:
         cause, reason = Cause.OBSOLETE, "is of a type that no recipe takes any more"
     elif not candidate.paired:
         cause, reason = Cause.UNPAIRED, "is half of a pair whose other half is not there, or was rejected"
@@ -252,7 +274,7 @@ def _judge(
     elif level is None:
         cause, reason = Cause.WINDOW, f"is {abs(days):.2f} d {_side(days)} the exposure, the limit is {limit:g} d"
     else:
-        return Match(candidate=candidate, level=level.level, days=days, differences=_unlike(candidate, setup))
+        return Match(candidate=candidate, level=level.level, days=days, differences=unlike(candidate, setup))
     return Refusal(
         candidate=candidate,
         cause=cause,
@@ -268,7 +290,7 @@ def _level(candidate: Candidate, days: float, levels: tuple[Level, ...]) -> Leve
     return next((level for level in levels if abs(days) < level.days), None)
 
 
-def _unlike(candidate: Candidate, setup: Setup) -> Mapping[str, tuple[str | int, str | int]]:
+def unlike(candidate: Candidate, setup: Setup) -> Mapping[str, tuple[str | int, str | int]]:
     """Return in what a candidate differs although it may be used; what a static one leaves open is no difference."""
     differences = setup.differences(candidate.setup, tuple(SetupKey))
     return {key: both for key, both in differences.items() if not (candidate.static and both[1] in ("", 0))}
@@ -383,6 +405,12 @@ def siblings(session: Session, product: Product) -> list[Product]:
     return [best[channel] for channel in sorted(best)]
 
 
+def feeding(product: type[Product]) -> ColumnElement[bool]:
+    """Return the condition under which a product may feed anybody, as ``states.feeds`` has it."""
+    provisional = and_(product.certification == Certification.PROVISIONAL, product.score != Score.RED)
+    return or_(product.certification == Certification.CERTIFIED, provisional)
+
+
 _other = aliased(Product)
 # Whether the other half of a monthly pair is there and may be used: of a geometry table its astrometric solution, of a
 # solution the table that it was made with.
@@ -390,8 +418,7 @@ PAIRED = (
     select(_other.id)
     .where(
         or_(_other.geometry_id == Product.id, _other.id == Product.geometry_id),
-        _other.certification != Certification.REJECTED,
-        or_(_other.certification == Certification.CERTIFIED, _other.score != Score.RED),
+        feeding(_other),
     )
     .exists()
 )

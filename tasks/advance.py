@@ -6,21 +6,22 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from archive.history import record
-from archive.models import Group, Part, Step, Use
+from archive.models import Group, Part, Product, Step, Use
 from archive.registry import Registry
 from archive.states import PartState, StepState, move
 from tasks.decisions import Couple, Decision, Input, Make, Mark, Order, Queue, Reuse, Settle, StepKey, Wait
 from tasks.failures import FINISH
 from tasks.plan import plan
 from tasks.settings import Settings
-from tasks.survey import survey, unreviewed
+from tasks.survey import review, survey, unsettled, weigh_users_again
 
 # In one transaction, so that a backlog does not keep the workers from the registry; what is left comes with the next.
 _MOST_DECISIONS = 100
+_MOST_TURNS = 20  # of one call that may be all about steps that were done long ago
 
 log = structlog.get_logger(__name__)
 
@@ -38,24 +39,41 @@ class Advanced:
 
 
 def advance(registry: Registry, settings: Settings, now: datetime) -> Advanced:
-    """Plan and carry out the plan. Nothing is written, and nobody is locked out, if there is nothing to do."""
+    """Plan and carry out the plan. Nothing is written, and nobody is locked out, if there is nothing to do.
+
+    After a change that concerns a great part of the archive some is left for the next call.
+    """
     with registry.read() as session:
-        if not session.scalar(unreviewed().limit(1)) and not plan(survey(session, settings), now):
+        if not unsettled(session, settings) and not plan(survey(session, settings), now):
             return Advanced()
     counts: Counter[str] = Counter()
-    finished = False
+    turns, finished = 0, False
     while not finished:
         with registry.begin() as session:
-            decisions = plan(survey(session, settings), now)
-            finished = len(decisions) <= _MOST_DECISIONS
+            review(session, settings)
+            snapshot = survey(session, settings)
+            decisions = plan(snapshot, now)
+            whole = len(decisions) <= _MOST_DECISIONS
+            if whole:
+                _note_weighed(session, snapshot.weighed)
             for decision in decisions[:_MOST_DECISIONS]:
                 _carry_out(session, decision, now)
                 counts[type(decision).__name__.lower()] += 1
-            for product in session.scalars(unreviewed()) if finished else ():
-                product.reviewed = True
+            turns += whole
+            finished = whole and (turns == _MOST_TURNS or not unsettled(session, settings))
     if counts:
         log.info("plan carried out", **counts)
     return Advanced(dict(counts))
+
+
+def _note_weighed(session: Session, weighed: Mapping[int, str]) -> None:
+    """Note that steps were held against what would be made now; what is decided may have some weighed again."""
+    for digest in set(weighed.values()):
+        ids = [step_id for step_id, method in weighed.items() if method == digest]
+        session.execute(
+            update(Step).where(Step.id.in_(ids)).values(weighed=digest),
+            execution_options={"synchronize_session": False},
+        )
 
 
 def _carry_out(session: Session, decision: Decision, now: datetime) -> None:
@@ -71,17 +89,11 @@ def _carry_out(session: Session, decision: Decision, now: datetime) -> None:
         case Queue(key=key, order=order):
             _queue(session, _step(session, key), order, now)
         case Reuse(key=key, order=order, done=done):
-            step = _step(session, key)
-            _fix(session, step, order)
-            for part in step.parts:
-                if part.state in (PartState.QUEUED, PartState.FAILED):
-                    move(part, PartState.CANCELLED)
-            step.ended = now
-            move(step, StepState.DONE)
-            made = _step(session, done)
-            record(session, step, "step reused", f"Step {made.id} had the same inputs.", now=now, step=made.id)
+            _reuse(session, _step(session, key), order, _step(session, done), now)
         case Mark(step_id=step_id, stale=stale):
             step = session.get_one(Step, step_id)
+            if bool(step.stale) is not bool(stale):
+                weigh_users_again(session, step)
             step.stale = stale
             record(session, step, "step stale" if stale else "step no longer stale", stale, now=now)
 
@@ -115,7 +127,8 @@ def _step(session: Session, key: StepKey) -> Step:
 def _fix(session: Session, step: Step, order: Order) -> None:
     """Write down recipe, parameters and inputs of a step."""
     step.identity = order.identity
-    step.recipe, step.recipe_version, step.parameters = order.recipe, order.version, dict(order.parameters)
+    method = order.method
+    step.recipe, step.recipe_version, step.parameters = method.recipe, method.version, dict(method.parameters)
     step.missing, step.warnings = [], list(order.warnings)
     for use in step.uses:
         session.delete(use)
@@ -165,6 +178,20 @@ def _queue(session: Session, step: Step, order: Order, now: datetime) -> None:
     step.queued, step.started, step.ended, step.error, step.error_kind = now, None, None, "", ""
     move(step, StepState.QUEUED)
     record(session, step, "step queued", now=now, identity=order.identity, channels=list(order.channels))
+
+
+def _reuse(session: Session, step: Step, order: Order, made: Step, now: datetime) -> None:
+    """End a step without work; what the other one made of the same inputs serves again in the place of later makes."""
+    _fix(session, step, order)
+    for part in step.parts:
+        if part.state in (PartState.QUEUED, PartState.FAILED):
+            move(part, PartState.CANCELLED)
+    step.ended = now
+    move(step, StepState.DONE)
+    alike = select(Step.id).where(Step.group_id == step.group_id, Step.name == step.name)
+    for product in session.scalars(select(Product).where(Product.step_id.in_(alike))):
+        product.reviewed = False
+    record(session, step, "step reused", f"Step {made.id} had the same inputs.", now=now, step=made.id)
 
 
 def _start_again(session: Session, step: Step, now: datetime) -> Step:

@@ -24,7 +24,7 @@ from tasks.groups import middle
 from tasks.neighbourhood import Neighbourhood, RawGroup
 from tasks.pairs import made_by_partner
 from tasks.plan import absent, choose_for, companion_for, needs_of
-from tasks.settings import Settings
+from tasks.settings import PlanMode, Settings
 from tasks.snapshot import GroupView, Policy, ProductView
 from tasks.survey import groups_of, member_of, policy_of
 
@@ -43,8 +43,11 @@ def find_frame(session: Session, dp_id: str) -> Frame | None:
 
 
 def retrieval_policy(settings: Settings) -> Policy:
-    """Return by what calibrations are handed out: of every association level, since the answer tells which it is."""
-    return replace(policy_of(settings), level=_RISKIEST)
+    """Return by what calibrations are handed out.
+
+    They are of every association level, and provisional ones too: the answer tells which they are.
+    """
+    return replace(policy_of(settings), level=_RISKIEST, mode=PlanMode.GARCHING)
 
 
 def associate(session: Session, frame: Frame, mode: Mode, policy: Policy) -> Tree:

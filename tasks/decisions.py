@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from archive.states import GroupState
 from recipes.recipe import Value
@@ -55,7 +55,7 @@ class Wait:
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """One input as it was chosen: a raw frame, or a product with level, distance in days and certification."""
+    """One input as it was chosen: a raw frame, or a product with level and certification; how far it is in days."""
 
     tag: str
     digest: str
@@ -67,13 +67,25 @@ class Input:
     differences: Mapping[str, tuple[str | int, str | int]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """Everything that fixes the outcome of a step, and which channels it has."""
+@dataclass(frozen=True)
+class Method:
+    """How a step is made: a recipe, its version with the engine, and its parameters."""
 
     recipe: str
     version: str
     parameters: Mapping[str, Value]
+
+    @property
+    def digest(self) -> str:
+        """The same for the same recipe, version and parameters."""
+        return _digest([self.recipe, self.version, dict(self.parameters)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """Everything that fixes the outcome of a step, and which channels it has."""
+
+    method: Method
     inputs: tuple[Input, ...]
     channels: tuple[int, ...]
     warnings: tuple[str, ...]
@@ -82,8 +94,11 @@ class Order:
     def identity(self) -> str:
         """The same for the same recipe, version, parameters and contents of inputs."""
         inputs = sorted((item.tag, item.digest) for item in self.inputs)
-        content = [self.recipe, self.version, dict(self.parameters), inputs]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return _digest([self.method.recipe, self.method.version, dict(self.method.parameters), inputs])
+
+
+def _digest(content: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -105,7 +120,7 @@ class Reuse:
 
 @dataclass(frozen=True)
 class Mark:
-    """Say of a done step why its inputs no longer are the best; '' if they are again."""
+    """Say of a done step why it is not as it would be made now; '' if it is again, or a later make is done."""
 
     step_id: int
     stale: str

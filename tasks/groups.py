@@ -39,6 +39,11 @@ class Member:
     channels: tuple[int, ...] = ()
     ambient: float | None = None
 
+    @property
+    def middle(self) -> float:
+        """Modified Julian Date of the middle of the exposure."""
+        return self.mjd + self.exptime / SECONDS_OF_DAY / 2
+
 
 @dataclass(frozen=True)
 class Verdict:

@@ -27,7 +27,7 @@ from tasks.classify import Classified, classify
 from tasks.groups import announced, closing_time, group_key, middle
 from tasks.settings import Settings
 from tasks.statics import Static, category_of, enter_static, following_name, free_name, recognise
-from tasks.survey import member_of
+from tasks.survey import member_of, weigh_again_beside
 
 _CHANNEL_NAMES = {extension_name(channel): channel for channel in CHANNELS}
 AWAITED = (ArrivalState.WAITING, ArrivalState.STALLED)
@@ -307,6 +307,7 @@ def enter(
     )
     session.add(frame)
     record(session, frame, "frame ingested", " ".join(classified.problems), now=now, tag=classified.tag)
+    weigh_again_beside(session, frame)
     _add_to_group(session, frame, grace, now)
     return frame
 

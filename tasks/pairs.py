@@ -6,8 +6,8 @@ A pair is proposed anew with each plan until it is released; from then on it sta
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from archive.select import Candidate, Choice, Match
-from archive.states import GroupState, StepState, feeds
+from archive.select import Candidate, Choice, Match, refuse, unlike
+from archive.states import GroupState, StepState
 from tasks.cascade import CascadeStep
 from tasks.decisions import Couple
 from tasks.snapshot import GroupView, Snapshot
@@ -96,14 +96,23 @@ def _stands(half: Half, halves: Mapping[int, Half]) -> bool:
     return any(one.step is StepState.DONE for one in pair) or not any(one.given_up for one in pair)
 
 
-def made_by_partner(group: GroupView, candidates: Sequence[Candidate]) -> Choice:
-    """Choose what the other step of a pair made: the latest make that may be used, whenever it was observed."""
-    usable = [one for one in candidates if feeds(one.certification, one.score)]
+def made_by_partner(group: GroupView, candidates: Sequence[Candidate], *, certified: bool = False) -> Choice:
+    """Choose what the other step of a pair made: the latest make that may be used, whenever it was observed.
+
+    Parameters
+    ----------
+    certified : bool
+        Only certified ones are taken.
+    """
+    verdicts = {one: refuse(one, group.mjd, certified=certified) for one in candidates}
+    refusals = tuple(refusal for refusal in verdicts.values() if refusal)
+    usable = [one for one, refusal in verdicts.items() if refusal is None]
     if not usable:
-        return Choice(best=None, refusals=())
+        return Choice(best=None, refusals=refusals)
     latest = max(usable, key=lambda one: one.product_id or 0)
-    best = Match(candidate=latest, level=0, days=latest.mjd - group.mjd, differences={})
-    return Choice(best=best, refusals=())
+    differences = unlike(latest, group.setup)
+    best = Match(candidate=latest, level=0, days=latest.mjd - group.mjd, differences=differences)
+    return Choice(best=best, refusals=refusals)
 
 
 def sentence_on_partner(

@@ -8,23 +8,25 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from itertools import chain
 from typing import NamedTuple
 
 from archive.night import mjd_of, night_of, time_of
-from archive.select import Candidate, Choice, Match, choose
-from archive.states import GroupState, StepState
+from archive.select import Candidate, Cause, Choice, Match, Refusal, choose
+from archive.states import Certification, GroupState, StepState
 from recipes.recipe import Recipe
 from tasks.cascade import CascadeStep, Companion, Need, Tag, Target
-from tasks.decisions import Couple, Decision, Input, Make, Mark, Order, Queue, Reuse, Settle, StepKey, Wait
+from tasks.decisions import Couple, Decision, Input, Make, Mark, Method, Order, Queue, Reuse, Settle, StepKey, Wait
 from tasks.groups import Member, Verdict, judge
 from tasks.pairs import Half, couple, made_by_partner, sentence_on_partner
-from tasks.settings import ReleasePolicy, RemakePolicy
+from tasks.settings import PlanMode, ReleasePolicy, RemakePolicy
 from tasks.snapshot import CompanionView, GroupView, Policy, ProductView, Snapshot, StepView
 
 FRESH, BACKLOG = 3, 6  # priorities of this night and the one before, and of older nights; 0 is left to operators
 _FRESH_NIGHTS = timedelta(days=1)
+_TOLD = 3  # products that only a certification lacks, of those told of an input that is missing
 
 
 def plan(snapshot: Snapshot, now: datetime) -> tuple[Decision, ...]:
@@ -77,14 +79,32 @@ def choose_for(group: GroupView, need: Need, candidates: Sequence[Candidate], po
         levels=levels,
         beside_statics=need.beside_statics,
         response=need.response,
+        certified=policy.certified,
     )
+
+
+def held_back(group: GroupView, need: Need, choice: Choice, policy: Policy) -> tuple[Refusal, ...]:
+    """Return the candidates that only lack a certification: red ones, and provisional ones where those do not serve."""
+    lacking = [refusal for refusal in choice.refusals if refusal.cause in (Cause.RED, Cause.PROVISIONAL)]
+    if need.of_pair:
+        return tuple(lacking)
+    return tuple(
+        refusal
+        for refusal in lacking
+        if choose_for(group, need, [replace(refusal.candidate, certification=Certification.CERTIFIED)], policy).best
+    )
+
+
+def priority_of(night: date, now: datetime) -> int:
+    """Return the priority of what the planner makes of a night."""
+    return FRESH if night_of(mjd_of(now)) - night <= _FRESH_NIGHTS else BACKLOG
 
 
 def companion_for(group: GroupView, wanted: Companion, companions: Sequence[CompanionView]) -> Member | None:
     """Return the frame closest in time to a group, within the hours, degrees and keys of the table; None if none is."""
 
     def distance(member: Member) -> float:
-        return abs(member.mjd - group.mjd)
+        return abs(member.middle - group.mjd)
 
     ambient = [member.ambient for member in group.members if member.ambient is not None]
     fitting = [
@@ -123,6 +143,22 @@ class _Supply(NamedTuple):
     coming: tuple[str, ...]
 
 
+class _Finding(NamedTuple):
+    """In what a done step differs from how it would be made now.
+
+    ``own`` are changes of what it takes, ``through`` inputs that are stale themselves; ``nights`` are those of what
+    changed.
+    """
+
+    own: tuple[str, ...] = ()
+    through: tuple[str, ...] = ()
+    nights: frozenset[date] = frozenset()
+
+    @property
+    def sentence(self) -> str:
+        return " ".join(self.own + self.through)
+
+
 class _Planner:
     """One pass along the cascade; what was decided for earlier steps is known to later ones."""
 
@@ -136,6 +172,7 @@ class _Planner:
         self._shelves: dict[str, list[_Shelved]] = {}
         self._source: dict[Candidate, _Shelved] = {}
         self._coming: set[tuple[int, str]] = set()
+        self._stale: dict[tuple[int, str], bool] = {}  # of the steps that were weighed
         self._verdicts: dict[int, Verdict] = {}
         self._groups = {group.group_id: group for group in snapshot.groups}
         self._couples: dict[int, Couple] = {}
@@ -197,30 +234,33 @@ class _Planner:
 
     def _follow(self, step: CascadeStep, group: GroupView, verdict: Verdict, latest: StepView | None) -> None:
         """Go on with the step of a group that is closed."""
+        found = self._weigh(step, group)
+        made: StepState | None = None
         if latest is None:
-            self._make(step, group, verdict, 1, "")
+            made = self._make(step, group, verdict, 1, "")
         elif latest.state is StepState.WAITING:
-            self._supply(step, group, verdict, latest.key, latest.missing)
+            made = self._supply(step, group, verdict, latest.key, latest.missing)
         elif latest.state in (StepState.QUEUED, StepState.RUNNING):
             self._promise(step, group)
-        elif latest.state is StepState.DONE:
-            self._review(step, group, verdict, latest)
         elif latest.state is StepState.FAILED and (changed := _frame_changes(group, latest)):
-            self._make(step, group, verdict, latest.key.sequence + 1, changed)
+            made = self._make(step, group, verdict, latest.key.sequence + 1, changed)
+        elif latest.state is StepState.DONE and self._remakes(group, found):
+            made = self._make(step, group, verdict, latest.key.sequence + 1, found.sentence)
+        if isinstance(step.recipe, Recipe):
+            self._mark(step, group, made, found)
 
-    def _make(self, step: CascadeStep, group: GroupView, verdict: Verdict, sequence: int, why: str) -> None:
+    def _make(self, step: CascadeStep, group: GroupView, verdict: Verdict, sequence: int, why: str) -> StepState:
         key = StepKey(group.group_id, step.name, sequence)
-        fresh = night_of(mjd_of(self._now)) - group.night <= _FRESH_NIGHTS
-        self.decisions.append(Make(key, why, FRESH if fresh else BACKLOG))
-        self._supply(step, group, verdict, key, ())
+        self.decisions.append(Make(key, why, priority_of(group.night, self._now)))
+        return self._supply(step, group, verdict, key, ())
 
     def _supply(
         self, step: CascadeStep, group: GroupView, verdict: Verdict, key: StepKey, said: tuple[str, ...]
-    ) -> None:
-        """Queue a step if every input is there, otherwise say what it waits for."""
+    ) -> StepState:
+        """Queue a step if every input is there, otherwise say what it waits for; return its state after that."""
         if not isinstance(step.recipe, Recipe):
             self._wait(key, said, (f"{step.recipe_name} has no recipe yet.",))
-            return
+            return StepState.WAITING
         supply = self._gather(step, group)
         channels, partial = _channels(group)
         missing = supply.missing if channels else (*supply.missing, "No channel is in every raw frame.")
@@ -229,34 +269,30 @@ class _Planner:
             self._wait(key, said, missing + supply.coming)
             if not missing:
                 self._promise(step, group)
-            return
+            return StepState.WAITING
         warnings = [verdict.reason] if verdict.state is GroupState.CLOSED else []
         if partial:
             warnings.append(f"Channel {', '.join(map(str, partial))} is left out, it is not in every raw frame.")
-        order = Order(
-            recipe=step.recipe.name,
-            version=self._policy.versions.get(step.name, step.recipe.version),
-            parameters=self._policy.parameters[step.recipe.name],
-            inputs=supply.inputs,
-            channels=channels,
-            warnings=tuple(warnings),
-        )
+        method = self._policy.method_of(step)
+        order = Order(method=method, inputs=supply.inputs, channels=channels, warnings=tuple(warnings))
         if done := self._already_done(step, group, order.identity):
             self.decisions.append(Reuse(key, order, done.key))
             self._put_back(step, group, order.identity)
-        else:
-            self.decisions.append(Queue(key, order))
-            self._promise(step, group)
+            return StepState.DONE
+        self.decisions.append(Queue(key, order))
+        self._promise(step, group)
+        return StepState.QUEUED
 
     def _gather(self, step: CascadeStep, group: GroupView) -> _Supply:
         inputs = [_raw(group.tag, member) for member in group.members]
         missing, coming = [], []
         for need in needs_of(step, group.mjd, self._policy):
-            best = self._choose(group, need, with_coming=True).best
+            choice = self._choose(group, need, with_coming=self._policy.mode is PlanMode.GARCHING)
+            best = choice.best
             if need.of_pair and (unmade := self._unmade_by_partner(group, need)) is not None:
                 missing += unmade
             elif best is None:
-                missing += [] if need.optional else [absent(group, need, self._policy)]
+                missing += [] if need.optional else [absent(group, need, self._policy, choice)]
             elif (product := self._source[best.candidate].product) is None:
                 source = self._source[best.candidate].group
                 coming.append(f"{need.catg}: {source} will give one that is closer in time than any other.")
@@ -264,7 +300,7 @@ class _Planner:
                 inputs.append(_input(need, best, product))
         for wanted in step.companions:
             member = companion_for(group, wanted, self._snapshot.companions)
-            inputs += [_raw(wanted.tag, member)] if member else []
+            inputs += [_raw(wanted.tag, member, days=member.middle - group.mjd)] if member else []
         return _Supply(tuple(inputs), tuple(missing), tuple(coming))
 
     def _missing_partner(self, step: CascadeStep, group: GroupView) -> list[str]:
@@ -290,39 +326,86 @@ class _Planner:
         state = f", which is {latest.state}" if latest and stopped else ""
         return [f"{need.catg}: the {step.name} step of {partner} makes it{state}."]
 
-    def _review(self, step: CascadeStep, group: GroupView, verdict: Verdict, done: StepView) -> None:
-        """Make a done step again, or mark it stale, if its inputs no longer are the best."""
-        reasons, nights = [], set[date]()
+    def _weigh(self, step: CascadeStep, group: GroupView) -> _Finding:
+        """Say in what the newest done make of a step differs from what would be made now."""
+        done = self._newest_done(step, group)
+        if done is None or not isinstance(step.recipe, Recipe):
+            return _Finding()
+        own, through, nights = [], [], set[date]()
         if changed := _frame_changes(group, done):
-            reasons.append(changed)
+            own.append(changed)
             nights.add(group.night)
+        if done.method and (changes := _method_changes(self._policy.method_of(step), done.method)):
+            own += changes
+            nights |= {group.night} & {night_of(mjd_of(self._now))}
         for need in needs_of(step, group.mjd, self._policy):
             best = self._choose(group, need, with_coming=False).best
             chosen = self._source[best.candidate].product if best else None
             used = done.products.get(need.catg)
-            if (chosen and chosen.product_id) != (used and used.product_id):
-                if chosen is None and used and used.usable and used.current:
-                    continue  # nothing happened to it: the settings reach less far than they did
-                reasons.append(_changed_mind(need, chosen, used))
+            if (chosen and chosen.product_id) == (used and used.product_id):
+                through += (
+                    [f"{need.catg}: {used.candidate.name} is stale itself."] if used and self._stale_now(used) else []
+                )
+            elif chosen is not None or not (used and used.usable and used.current):
+                own.append(_changed_mind(need, chosen, used))
                 nights |= {group.night} if need.of_pair else set()
                 nights |= {product.night for product in (chosen, used) if product}
-        why = " ".join(reasons)
-        remade = {
+        for wanted in step.companions:
+            member = companion_for(group, wanted, self._snapshot.companions)
+            if (member and member.frame_id) != (taken := done.companions.get(wanted.tag)):
+                own.append(_changed_companion(wanted, member, taken))
+                nights.add(group.night)
+        return _Finding(tuple(own), tuple(through), frozenset(nights))
+
+    def _newest_done(self, step: CascadeStep, group: GroupView) -> StepView | None:
+        views = self._steps.get((group.group_id, step.name), [])
+        return next((view for view in reversed(views) if view.state is StepState.DONE), None)
+
+    def _stale_now(self, product: ProductView) -> bool:
+        """Return whether the step that a product comes from is stale after this plan."""
+        return self._stale.get((product.group_id or 0, product.step_name or ""), product.stale)
+
+    def _remakes(self, group: GroupView, found: _Finding) -> bool:
+        """Return whether a step is made again by itself.
+
+        What is stale only through an input is not: nothing else would come of it before that input is made again.
+        """
+        wanted = {
             RemakePolicy.ALWAYS: True,
-            RemakePolicy.NIGHT: group.night in nights,
+            RemakePolicy.NIGHT: group.night in found.nights,
             RemakePolicy.NEVER: False,
         }[self._policy.remake]
-        if why and remade:
-            self._make(step, group, verdict, done.key.sequence + 1, why)
-        elif why != done.stale:
-            self.decisions.append(Mark(done.step_id, why))
+        return bool(found.own) and wanted
+
+    def _mark(self, step: CascadeStep, group: GroupView, made: StepState | None, found: _Finding) -> None:
+        """Mark the newest done make of a step as stale or not, and no older one.
+
+        Parameters
+        ----------
+        made : StepState or None
+            Of the newest make, where this plan decides on that. While one is under way the mark stays as it is: that
+            one will take its place.
+        """
+        views = self._steps.get((group.group_id, step.name), [])
+        done = [view for view in views if view.state is StepState.DONE]
+        if not done:
+            return
+        why = found.sentence
+        if made is StepState.DONE:
+            why = ""
+        elif (made or views[-1].state) in (StepState.QUEUED, StepState.RUNNING):
+            why = done[-1].stale
+        self._stale[group.group_id, step.name] = bool(why)
+        for view, wanted in zip(done, [""] * (len(done) - 1) + [why], strict=True):
+            if view.stale != wanted:
+                self.decisions.append(Mark(view.step_id, wanted))
 
     def _choose(self, group: GroupView, need: Need, *, with_coming: bool) -> Choice:
         """Choose among the products; ``with_coming`` also among those that groups in progress will give."""
         if need.of_pair:
             partner = self._couples[group.group_id].partner if group.group_id in self._couples else None
             made = [item.candidate for item in self._own.get(partner or 0, []) if item.catg == need.catg]
-            return made_by_partner(group, made)
+            return made_by_partner(group, made, certified=self._policy.certified)
         days = reach(need, self._policy)
         shelf = self._shelves.get(need.catg, [])
         first = bisect_left(shelf, group.mjd - days, key=lambda item: item.mjd)
@@ -351,10 +434,7 @@ class _Planner:
             self._shelve(catg, _Shelved(candidate, group.group_id, None, group))
 
     def _already_done(self, step: CascadeStep, group: GroupView, identity: str) -> StepView | None:
-        """Return the step of this group that has the same identity and whose products still may be used."""
-        made = [product for product in self._own.get(group.group_id, []) if product.identity == identity]
-        if not made or not all(product.usable for product in made):
-            return None
+        """Return the step of this group that has the same identity: it would give the same again, good or bad."""
         views = self._steps.get((group.group_id, step.name), [])
         return next((view for view in views if view.state is StepState.DONE and view.identity == identity), None)
 
@@ -362,10 +442,10 @@ class _Planner:
         """Let the products of a step that is used again take the place of its later makes."""
         for catg in set(step.makes) - set(step.statics):
             shelf = self._shelves.get(catg, [])
-            shelf[:] = [item for item in shelf if item.group_id != group.group_id]
-        for product in self._own[group.group_id]:
-            if product.catg in set(step.makes) - set(step.statics) and product.identity == identity:
-                self._shelve(product.catg, _Shelved(product.candidate, product.group_id, product, None))
+            for product in self._own.get(group.group_id, []):
+                if product.catg == catg and product.identity == identity and product.usable:
+                    shelf[:] = [item for item in shelf if item.group_id != group.group_id]
+                    self._shelve(catg, _Shelved(product.candidate, product.group_id, product, None))
 
     def _shelve(self, catg: str, item: _Shelved) -> None:
         insort(self._shelves.setdefault(catg, []), item, key=lambda item: item.mjd)
@@ -379,8 +459,8 @@ def _channels(group: GroupView) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(sorted(whole)), tuple(sorted(counts.keys() - whole))
 
 
-def _raw(tag: Tag, member: Member) -> Input:
-    return Input(tag=tag, digest=member.digest, frame_id=member.frame_id)
+def _raw(tag: Tag, member: Member, days: float | None = None) -> Input:
+    return Input(tag=tag, digest=member.digest, frame_id=member.frame_id, days=days)
 
 
 def _frame_changes(group: GroupView, step: StepView) -> str:
@@ -388,6 +468,28 @@ def _frame_changes(group: GroupView, step: StepView) -> str:
     here = {member.frame_id for member in group.members}
     more, less = len(here - step.frames), len(step.frames - here)
     return f"Its frames changed after it was made: {more} came, {less} went." if more or less else ""
+
+
+def _method_changes(now: Method, then: Method) -> list[str]:
+    """Say in what the way in which a step would be made differs from how it was."""
+    if now.recipe != then.recipe:
+        return [f"{now.recipe} makes it now, not {then.recipe}."]
+    changes = []
+    if now.version != then.version:
+        changes.append(f"{now.recipe} is of version {now.version} now, it was made by version {then.version}.")
+    for name in sorted({*now.parameters, *then.parameters}):
+        here, there = (method.parameters.get(name, "(not there)") for method in (now, then))
+        if here != there:
+            changes.append(f"The parameter {name} of {now.recipe} is {here} now, it was made with {there}.")
+    return changes
+
+
+def _changed_companion(wanted: Companion, member: Member | None, taken: int | None) -> str:
+    if member is None:
+        return f"{wanted.tag}: the frame that it took along fits no more."
+    return (
+        f"{wanted.tag}: {member.dp_id} {'is closer than the one that it took' if taken else 'came after it was made'}."
+    )
 
 
 def _changed_mind(need: Need, chosen: ProductView | None, used: ProductView | None) -> str:
@@ -398,13 +500,24 @@ def _changed_mind(need: Need, chosen: ProductView | None, used: ProductView | No
     return f"{need.catg}: {used.candidate.name if used else 'what was used'} may no longer be used, and no other fits."
 
 
-def absent(group: GroupView, need: Need, policy: Policy) -> str:
-    """Say that a calibration is not there, with the setup and the window that it would need."""
+def absent(group: GroupView, need: Need, policy: Policy, choice: Choice | None = None) -> str:
+    """Say that a calibration is not there, with the setup and the window that it would need.
+
+    Parameters
+    ----------
+    choice : Choice, optional
+        What was turned down; what lacks a certification alone is told.
+    """
     days = reach(need, policy)
     keys = " and ".join(f"{key} {group.setup.value(key) or '(not set)'}" for key in need.match)
     time = f"{time_of(group.mjd):%Y-%m-%d %H:%M} UT"
     when = f"valid at {time}" if math.isinf(days) else f"within {days:g} d of {time}"
-    return f"{need.catg}{f' with {keys}' if keys else ''}, {when}: there is none."
+    wanted = f"{need.catg}{f' with {keys}' if keys else ''}, {when}"
+    lacking = held_back(group, need, choice, policy) if choice else ()
+    if not lacking:
+        return f"{wanted}: there is none."
+    reasons = " ".join(refusal.reason for refusal in lacking[:_TOLD])
+    return f"{wanted}: none may be used. {reasons} `musecal certify P{lacking[0].candidate.product_id}` lets it serve."
 
 
 def _input(need: Need, best: Match, product: ProductView) -> Input:

@@ -32,9 +32,17 @@ class WatchMode(StrEnum):
     POLLING = "polling"
 
 
+class PlanMode(StrEnum):
+    """What a step takes, and whether it waits for better; as the two instances of ESO's pipeline."""
+
+    GARCHING = "garching"  # the closest: it waits for a group in progress that will be closer; provisional ones serve
+    PARANAL = "paranal"  # what is certified now: it waits for nothing that is under way
+
+
 class RemakePolicy(StrEnum):
     """Which stale steps are made again without being asked for."""
 
+    MODE = "mode"  # as the mode has it: night in garching, never in paranal
     NIGHT = "night"  # those of the same night as the input that changed
     ALWAYS = "always"
     NEVER = "never"
@@ -106,11 +114,19 @@ class GroupSettings(_Section):
 class PlanSettings(_Section):
     """What is made by itself, and of what."""
 
+    mode: PlanMode = PlanMode.GARCHING
     level: Annotated[int, Field(ge=0, le=3)] = 1
     use_darks: bool = False
-    remake: RemakePolicy = RemakePolicy.NIGHT
+    remake: RemakePolicy = RemakePolicy.MODE
     lsf_from_arcs: bool = False
     release_pairs: ReleasePolicy = ReleasePolicy.OPERATOR
+
+    @property
+    def remade(self) -> RemakePolicy:
+        """The policy of remaking with what the mode has for it."""
+        if self.remake is not RemakePolicy.MODE:
+            return self.remake
+        return RemakePolicy.NIGHT if self.mode is PlanMode.GARCHING else RemakePolicy.NEVER
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from archive.select import Candidate
 from archive.setup import Setup
 from archive.states import GroupState, StepState, feeds
 from recipes.recipe import Value
-from tasks.cascade import STEPS, CascadeStep, Tag
-from tasks.decisions import StepKey
+from tasks.cascade import STEPS, CascadeStep, Tag, recipe_of
+from tasks.decisions import Method, StepKey
 from tasks.groups import Member
-from tasks.settings import ReleasePolicy, RemakePolicy
+from tasks.settings import PlanMode, ReleasePolicy, RemakePolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,10 @@ class StepView:
         Raw frames of its own tag that it used.
     products : mapping of PRO.CATG to product
         Calibrations that it used.
+    companions : mapping of tag to frame
+        Single raw frames of other tags that it took along.
+    method : Method, optional
+        How it was made.
     """
 
     step_id: int
@@ -58,6 +62,8 @@ class StepView:
     identity: str | None = None
     frames: frozenset[int] = frozenset()
     products: Mapping[str, "ProductView"] = field(default_factory=dict)
+    companions: Mapping[Tag, int] = field(default_factory=dict)
+    method: Method | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +72,12 @@ class ProductView:
 
     Parameters
     ----------
-    group_id, identity
-        Of the step that made it; None for a static one.
+    group_id, step_name, identity
+        Of the step that made it; None for one that came from outside.
     current : bool
-        False once a later make of the same group has replaced it.
+        False once a later make of the same group that may be used has replaced it.
+    stale : bool
+        The newest done make of its step is stale.
     """
 
     candidate: Candidate
@@ -77,8 +85,10 @@ class ProductView:
     night: date
     digest: str
     group_id: int | None = None
+    step_name: str | None = None
     identity: str | None = None
     current: bool = True
+    stale: bool = False
 
     @property
     def product_id(self) -> int | None:
@@ -106,13 +116,18 @@ class Policy:
 
     Parameters
     ----------
+    mode : PlanMode
+        Whether the closest is waited for, or what is certified now is taken.
     level : int
         The worst association level that is used.
+    remake : RemakePolicy
+        What is made again by itself; never MODE.
     parameters : mapping of recipe name to parameters
     versions : mapping of step name to version
         Of the engine of those steps that our own recipe does not make.
     """
 
+    mode: PlanMode = PlanMode.GARCHING
     level: int = 1
     use_darks: bool = False
     remake: RemakePolicy = RemakePolicy.NIGHT
@@ -121,10 +136,31 @@ class Policy:
     parameters: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def certified(self) -> bool:
+        """Whether only certified products are taken."""
+        return self.mode is PlanMode.PARANAL
+
+    def method_of(self, step: CascadeStep) -> Method:
+        """Return how a step is made now.
+
+        Raises
+        ------
+        LookupError
+            There is no recipe for it yet.
+        """
+        recipe = recipe_of(step.recipe_name)
+        version = self.versions.get(step.name, recipe.version)
+        return Method(recipe.name, version, self.parameters[recipe.name])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """All that a plan depends on beside the time."""
+    """All that a plan depends on beside the time.
+
+    ``weighed`` are done steps that were brought in to be held against what they would be made of now: for each the
+    digest of the method that it is held against.
+    """
 
     groups: tuple[GroupView, ...] = ()
     steps: tuple[StepView, ...] = ()
@@ -132,3 +168,4 @@ class Snapshot:
     companions: tuple[CompanionView, ...] = ()
     policy: Policy = Policy()
     cascade: tuple[CascadeStep, ...] = STEPS
+    weighed: Mapping[int, str] = field(default_factory=dict)

@@ -1,24 +1,27 @@
 """From the registry to a snapshot: only what is not settled, and what lies within its reach.
 
-What is settled stays unread however much there is of it. A product that is new, or was judged anew, brings the done
-steps around it back into the snapshot once; its column ``reviewed`` says whether that has happened.
+What is settled stays unread however much there is of it. A done step comes into the snapshot to be weighed when
+``weighed`` is not the digest of the method that would make it now: that is so of every step once it is done, after a
+change of recipe or parameters, and where ``review`` or one of the functions beside it emptied the column because
+something that it may take is new or was judged anew. So many at a time, in the order of the cascade.
 """
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from archive.models import Frame, Group, Product, Step, Use
-from archive.select import PAIRED, candidate_of
+from archive.select import PAIRED, candidate_of, feeding
 from archive.setup import Setup
 from archive.states import Certification, GroupState, StepState, feeds
 from recipes.muse import Lamp
 from tasks.cascade import RECIPES, STEPS, STEPS_BY_NAME, STEPS_BY_TAG, CascadeStep, Tag, steps_of
 from tasks.classify import AMBIENT_TEMPERATURE
-from tasks.decisions import StepKey
+from tasks.decisions import Method, StepKey
 from tasks.engines import versions_of
 from tasks.groups import Member
 from tasks.plan import needs_of, reach
@@ -26,6 +29,9 @@ from tasks.settings import Settings
 from tasks.snapshot import CompanionView, GroupView, Policy, ProductView, Snapshot, StepView
 
 _MOST_IDS = 500  # in one query
+_MOST_WEIGHED = 200  # done steps in one plan, so that its transaction stays short
+_MOST_REVIEWED = 500  # products at once, likewise
+_EXPOSED = 1.0 / 24  # days; a frame that goes along is not exposed longer, from its begin to its middle
 _MERGED = 30.0  # days; windows closer than this are read as one
 _UNSETTLED = (StepState.WAITING, StepState.QUEUED, StepState.RUNNING, StepState.FAILED)
 
@@ -42,10 +48,12 @@ Window = tuple[float, float]
 
 def survey(session: Session, settings: Settings) -> Snapshot:
     """Return what the planner has to know now."""
-    policy = replace(policy_of(settings), versions=versions_of(settings))
+    policy = _planning(settings)
     group_ids = set(session.scalars(_unsettled_groups()))
-    for product in session.scalars(unreviewed()):
-        group_ids.update(session.scalars(_groups_around(product, policy, _end_of_validity(session, product))))
+    weighed = {}
+    for step_id, group_id, digest in _unweighed(session, policy):
+        weighed[step_id] = digest
+        group_ids.add(group_id)
     group_ids |= {
         partner
         for ids in _chunks(group_ids)
@@ -63,6 +71,7 @@ def survey(session: Session, settings: Settings) -> Snapshot:
         products=tuple(products.values()),
         companions=tuple(_companions(session, groups)),
         policy=policy,
+        weighed=weighed,
     )
 
 
@@ -70,18 +79,74 @@ def policy_of(settings: Settings) -> Policy:
     """Return what a plan has to know of the settings."""
     wanted = settings.plan
     return Policy(
+        mode=wanted.mode,
         level=wanted.level,
         use_darks=wanted.use_darks,
-        remake=wanted.remake,
+        remake=wanted.remade,
         lsf_from_arcs=wanted.lsf_from_arcs,
         release_pairs=wanted.release_pairs,
         parameters=settings.recipes,
     )
 
 
-def unreviewed() -> Select[Product]:
-    """Return the query for products that the planner has not weighed yet."""
-    return select(Product).where(Product.reviewed.is_(False)).order_by(Product.id)
+def _planning(settings: Settings) -> Policy:
+    """Return what a plan has to know of the settings, with the versions of ESO's recipes that make steps."""
+    return replace(policy_of(settings), versions=versions_of(settings))
+
+
+def _unweighed(session: Session, policy: Policy) -> Iterator[tuple[int, int, str]]:
+    """Yield done steps that are to be weighed, with their groups and the digest of the method that would make them.
+
+    Those come first that others are made of, so that no step is made again before what it takes is.
+    """
+    left = _MOST_WEIGHED
+    for step in STEPS:
+        if left and step.recipe_name in RECIPES:
+            digest = policy.method_of(step).digest
+            other = or_(Step.weighed < digest, Step.weighed > digest)  # != would not go by the index
+            wanted = select(Step.id, Step.group_id).where(Step.name == step.name, other, Step.state == StepState.DONE)
+            found = session.execute(wanted.order_by(Step.id).limit(left)).all()
+            left -= len(found)
+            yield from ((step_id, group_id, digest) for step_id, group_id in found)
+
+
+def unsettled(session: Session, settings: Settings) -> bool:
+    """Return whether done steps are to be weighed, or products wait for ``review``."""
+    unreviewed = session.scalar(select(Product.id).where(Product.reviewed.is_(False)).limit(1))
+    return unreviewed is not None or next(_unweighed(session, _planning(settings)), None) is not None
+
+
+def review(session: Session, settings: Settings) -> None:
+    """Have the done steps weighed that a product concerns which is new, or was judged anew."""
+    policy = policy_of(settings)
+    waiting = select(Product).where(Product.reviewed.is_(False)).order_by(Product.id).limit(_MOST_REVIEWED)
+    for product in session.scalars(waiting).all():
+        for steps in _steps_around(product, policy, _end_of_validity(session, product)):
+            _weigh_again(session, Step.id.in_(steps))
+        product.reviewed = True
+
+
+def weigh_users_again(session: Session, step: Step) -> None:
+    """Have the done steps weighed that use what any make of a step gave."""
+    made = select(Use.step_id).join(Product, Use.product_id == Product.id).join(_maker, Product.step_id == _maker.id)
+    _weigh_again(session, Step.id.in_(made.where(_maker.group_id == step.group_id, _maker.name == step.name)))
+
+
+def weigh_again_beside(session: Session, frame: Frame) -> None:
+    """Have the done steps weighed that may take a new raw frame along."""
+    for step in STEPS:
+        for wanted in step.companions:
+            if wanted.tag == frame.tag:
+                days = wanted.hours / 24
+                near = select(Group.id).where(Group.mjd.between(frame.mjd - days, frame.mjd + days + _EXPOSED))
+                _weigh_again(session, and_(Step.name == step.name, Step.group_id.in_(near)))
+
+
+def _weigh_again(session: Session, condition: ColumnElement[bool]) -> None:
+    session.execute(
+        update(Step).where(Step.state == StepState.DONE, condition).values(weighed=""),
+        execution_options={"synchronize_session": False},
+    )
 
 
 def _unsettled_groups() -> Select[int]:
@@ -101,24 +166,30 @@ def _end_of_validity(session: Session, product: Product) -> float:
     return next((other.mjd for other in usable if other.setup == product.setup), math.inf)
 
 
-def _groups_around(product: Product, policy: Policy, until: float) -> Select[int]:
-    """Return the query for groups whose done steps use a product, came with it, or may rather use it from now on.
+def _steps_around(product: Product, policy: Policy, until: float) -> Iterator[Select[int]]:
+    """Yield queries for steps that use a product, came with it, or may rather use it from now on.
 
-    A static one may be used until the next of its kind begins, at ``until``.
+    A static one may be used until the next of its kind begins, at ``until``. What was made of a product may serve in
+    the place of a later make, as long as the product may be used: who uses that is concerned too.
     """
-    made = aliased(Step)
-    affected: list[ColumnElement[bool]] = [
-        Step.id.in_(select(Use.step_id).where(Use.product_id == product.id)),
-        Step.id == product.step_id,
-        Group.partner_id.in_(select(made.group_id).where(made.id == product.step_id)),
-    ]
+    users = select(Use.step_id).where(Use.product_id == product.id)
+    yield users
+    yield select(Use.step_id).join(Product, Use.product_id == Product.id).where(Product.step_id.in_(users))
+    if product.step_id is not None:
+        yield select(Step.id).where(Step.id == product.step_id)
+        made = select(_maker.group_id).where(_maker.id == product.step_id)
+        yield select(Step.id).join(Group, Step.group_id == Group.id).where(Group.partner_id.in_(made))
     for step in STEPS:
         for need in step.needs:
             if need.catg == product.catg:
                 days = reach(need, policy)
                 first, last = (product.mjd, until) if product.static else (product.mjd - days, product.mjd + days)
-                affected.append(and_(Step.name == step.name, Group.mjd.between(first, last)))
-    return select(Group.id).join(Step, Step.group_id == Group.id).where(Step.state == StepState.DONE, or_(*affected))
+                near = select(Step.id).join(Group, Step.group_id == Group.id).where(Step.name == step.name)
+                yield (
+                    near.where(Group.mjd >= first, Group.mjd <= last)
+                    if math.isfinite(last)
+                    else near.where(Group.mjd >= first)
+                )
 
 
 def groups_of(session: Session, group_ids: Iterable[int]) -> Iterator[GroupView]:
@@ -175,6 +246,7 @@ def _uses(session: Session, steps: Iterable[Step]) -> Mapping[int, Sequence[Use]
 
 def _step(step: Step, uses: Sequence[Use], products: Mapping[int, ProductView]) -> StepView:
     wanted = STEPS_BY_NAME[step.name]
+    beside = [companion.tag for companion in wanted.companions]
     return StepView(
         step_id=step.id,
         key=StepKey(step.group_id, step.name, step.sequence),
@@ -186,6 +258,8 @@ def _step(step: Step, uses: Sequence[Use], products: Mapping[int, ProductView]) 
             use.frame_id for use in uses if use.frame_id is not None and use.tag in (wanted.raw, *wanted.substitutes)
         ),
         products={use.tag: products[use.product_id] for use in uses if use.product_id is not None},
+        companions={Tag(use.tag): use.frame_id for use in uses if use.frame_id is not None and use.tag in beside},
+        method=Method(step.recipe, step.recipe_version, step.parameters) if step.state is StepState.DONE else None,
     )
 
 
@@ -204,41 +278,89 @@ def _products(
     for catg, spans in windows.items():
         near = (Product.mjd.between(first, last) for first, last in _merged(spans))
         queries.append(and_(Product.catg == catg, or_(Product.static, *near)))
-    return {product_id: view for query in queries for product_id, view in products_where(session, query).items()}
+    found = (products_where(session, query, certified=policy.certified) for query in queries)
+    return {product_id: view for views in found for product_id, view in views.items()}
 
 
-def products_where(session: Session, condition: ColumnElement[bool]) -> dict[int, ProductView]:
-    """Return the products that meet a condition on Product and the Step that made them, by their id."""
-    return {row[0].id: _product(*row[:4], paired=row[4]) for row in session.execute(_PRODUCTS.where(condition))}
+def products_where(
+    session: Session, condition: ColumnElement[bool], *, certified: bool = False
+) -> dict[int, ProductView]:
+    """Return the products that meet a condition on Product and the Step that made them, by their id.
+
+    Parameters
+    ----------
+    certified : bool
+        Only certified ones may be used, which decides which make of a step is the current one.
+    """
+    rows = session.execute((_CERTIFIED_ONLY if certified else _PRODUCTS).where(condition))
+    return {row.Product.id: _product(row) for row in rows}
 
 
-_later = aliased(Step)
-_PRODUCTS = select(
-    Product,
-    Step.group_id,
-    Step.identity,
-    # A later make of the same group replaces this one, unless it came out as the same again and reused it.
-    select(_later.identity)
-    .where(_later.group_id == Step.group_id, _later.name == Step.name, _later.state == StepState.DONE)
-    .order_by(_later.sequence.desc())
-    .limit(1)
-    .correlate(Step)
-    .scalar_subquery(),
-    PAIRED,
-).outerjoin(Step, Product.step_id == Step.id)
+_maker, _make, _newest, _made, _input = aliased(Step), aliased(Step), aliased(Step), aliased(Product), aliased(Product)
 
 
-def _product(
-    product: Product, group_id: int | None, identity: str | None, newest: str | None, *, paired: bool
-) -> ProductView:
+def _with_makes(usable: Callable[[type[Product]], ColumnElement[bool]]) -> Select[Any]:
+    """Return the query for products and what the other makes of their step say of them.
+
+    Of several makes of the same group the latest is current that may be used: it came out well, and nothing that it
+    was made of may no longer be used, where there is a later make. If none may be used it is the latest. A make that
+    came out as an earlier one again stands for that.
+    """
+    alike = (_newest.group_id == Step.group_id, _newest.name == Step.name, _newest.state == StepState.DONE)
+    latest = select(_newest).where(*alike).order_by(_newest.sequence.desc()).limit(1)
+    newest, stale, sequence = (
+        latest.with_only_columns(column).correlate(Step).scalar_subquery()
+        for column in (_newest.identity, _newest.stale, _newest.sequence)
+    )
+    gave = (
+        select(_made.id)
+        .join(_maker, _made.step_id == _maker.id)
+        .where(_maker.group_id == Step.group_id, _maker.name == Step.name, _maker.identity == _make.identity)
+        .where(_made.catg == Product.catg, usable(_made))
+        .correlate(Step, Product, _make)
+    )
+    spoiled = (
+        select(Use.id)
+        .join(_input, Use.product_id == _input.id)
+        .where(Use.step_id == _make.id, ~feeding(_input))
+        .correlate(_make)
+    )
+    serving = (
+        select(_make.identity)
+        .where(_make.group_id == Step.group_id, _make.name == Step.name, _make.state == StepState.DONE, gave.exists())
+        .where(or_(_make.sequence == sequence, ~spoiled.exists()))
+        .order_by(_make.sequence.desc())
+        .limit(1)
+        .correlate(Step, Product)
+        .scalar_subquery()
+    )
+    return select(
+        Product,
+        Step.group_id,
+        Step.name.label("step_name"),
+        Step.identity,
+        func.coalesce(serving, newest).label("current"),
+        stale.label("stale"),
+        PAIRED.label("paired"),
+    ).outerjoin(Step, Product.step_id == Step.id)
+
+
+_PRODUCTS = _with_makes(feeding)
+_CERTIFIED_ONLY = _with_makes(lambda product: product.certification == Certification.CERTIFIED)
+
+
+def _product(row: Row[Any]) -> ProductView:
+    product = row.Product
     return ProductView(
-        candidate=candidate_of(product, paired=paired),
+        candidate=candidate_of(product, paired=row.paired),
         catg=product.catg,
         night=product.night,
         digest=product.digest,
-        group_id=group_id,
-        identity=identity,
-        current=product.static or identity == newest,  # the later make of a static one has the later letter
+        group_id=row.group_id,
+        step_name=row.step_name,
+        identity=row.identity,
+        current=product.static or row.identity == row.current,  # the later make of a static one has the later letter
+        stale=bool(row.stale),
     )
 
 
@@ -249,7 +371,7 @@ def _companions(session: Session, groups: Sequence[GroupView]) -> Iterator[Compa
         for step in steps_of(group.tag):
             for wanted in step.companions if step.name in _RUNNABLE else ():
                 days = wanted.hours / 24
-                windows.setdefault(wanted.tag, []).append((group.mjd - days, group.mjd + days))
+                windows.setdefault(wanted.tag, []).append((group.mjd - days - _EXPOSED, group.mjd + days))
     for tag, spans in windows.items():
         for first, last in _merged(spans):
             near = select(Frame).where(Frame.tag == tag, Frame.mjd.between(first, last), Frame.superseded_by.is_(None))

@@ -188,7 +188,7 @@ def _step(session: Session, row: Step, settings: Settings) -> Explanation:
 def _weigh(session: Session, group: GroupView, need: Need, policy: Policy) -> Explanation:
     """Say what would be chosen now for one need, and why each other one would not."""
     if need.of_pair:
-        return _weigh_of_pair(session, group, need)
+        return _weigh_of_pair(session, group, need, policy)
     near = candidates(session, need.catg, mjd=group.mjd, days=reach(need, policy))
     views = products_where(session, Product.id.in_([candidate.product_id for candidate in near]))
     current = [candidate for candidate in near if candidate.product_id and views[candidate.product_id].current]
@@ -227,10 +227,10 @@ def _weigh(session: Session, group: GroupView, need: Need, policy: Policy) -> Ex
     )  # fmt: skip
 
 
-def _weigh_of_pair(session: Session, group: GroupView, need: Need) -> Explanation:
+def _weigh_of_pair(session: Session, group: GroupView, need: Need, policy: Policy) -> Explanation:
     """Say what the other step of the pair has made of one need."""
     made = products_where(session, (Product.catg == need.catg) & (Step.group_id == (group.partner or 0)))
-    best = made_by_partner(group, [view.candidate for view in made.values()]).best
+    best = made_by_partner(group, [view.candidate for view in made.values()], certified=policy.certified).best
     name = best and best.candidate.name
     return Explanation(
         [f"{need.catg}: only that of its pair is taken; {f'that is {name}' if name else 'it is not made yet'}."],

@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rows import write_biases
+from small_night import MakeWorld, World
 from sqlalchemy import URL, create_engine, text
 
 from archive.registry import Registry
@@ -65,6 +67,18 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     registry.upgrade()
     registry.close()
     return path
+
+
+@pytest.fixture
+def make_world(tmp_path_factory: pytest.TempPathFactory, sqlite: Path) -> MakeWorld:
+    """Make a world on a SQLite registry of its own; the sections of its settings are the arguments."""
+    numbers, folder = count(), tmp_path_factory.mktemp("worlds")
+
+    def make(**sections: Any) -> World:  # noqa: ANN401 - what pydantic takes
+        path = shutil.copy(sqlite, folder / f"{next(numbers)}.sqlite")
+        return World(Registry(f"sqlite:///{path}"), **sections)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """A small registry world: frames arrive, the planner plans, and every queued step is done at once."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -20,7 +20,7 @@ from archive.naming import static_name
 from archive.night import mjd_of
 from archive.registry import Registry
 from archive.setup import Setup
-from archive.states import Certification, PartState, StepState, move
+from archive.states import Certification, PartState, Score, StepState, move
 from recipes.muse import extension_name
 from recipes.recipe import Value
 from tasks import orders
@@ -189,6 +189,23 @@ class World:
             product = session.scalars(select(Product).where(Product.name == name)).one()
             orders.judge(session, product, verdict, comment="looked at", now=self.now)
 
+    def requeue(self, number: int) -> None:
+        """Have a step made again."""
+        with self.registry.begin() as session:
+            orders.requeue(session, session.get_one(Step, number), why="", now=self.now)
+
+    def score(self, name: str, score: Score) -> None:
+        """Score a product, which has the planner look at it again."""
+        with self.registry.begin() as session:
+            product = session.scalars(select(Product).where(Product.name == name)).one()
+            product.score, product.reviewed = score, False
+
+    def marks(self) -> dict[str, str]:
+        """What is stale, by name and number of the step, and why."""
+        with self.registry.read() as session:
+            stale = session.scalars(select(Step).where(Step.stale != "").order_by(Step.id))
+            return {f"{step.name} {step.id}": step.stale for step in stale}
+
     def steps(self, name: str) -> list[Step]:
         """Every make of the steps of this name, with what hangs on them loaded."""
         with self.registry.read() as session:
@@ -216,6 +233,9 @@ class World:
                 found[f"{step.name} {step.group.key}"] = (step.state, step.missing, step.warnings, made_from)
             found["current frames"] = set(session.scalars(select(Frame.digest).where(Frame.superseded_by.is_(None))))
             return found
+
+
+MakeWorld = Callable[..., World]
 
 
 def without_recipe(tag: Tag, monkeypatch: pytest.MonkeyPatch) -> None:

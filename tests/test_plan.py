@@ -1,17 +1,13 @@
 """The planner: whatever comes in whatever order, a night ends the same, with each step made of the closest inputs."""
 
-import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
-from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from small_night import MORNING, World, without_recipe
+from small_night import MORNING, MakeWorld, World, without_recipe
 from sqlalchemy import select
 
 from archive.models import Product
@@ -19,7 +15,7 @@ from archive.registry import Registry
 from archive.setup import Setup
 from archive.states import Certification, GroupState, PartState, StepState
 from tasks.cascade import STEPS_BY_NAME, Tag
-from tasks.decisions import Input, Order
+from tasks.decisions import Input, Method, Order
 from tasks.groups import Member
 from tasks.orders import OrderRefused, retire
 from tasks.plan import companion_for
@@ -30,21 +26,6 @@ from tasks.survey import survey
 DAY = timedelta(days=1)
 FLATS = MORNING + timedelta(hours=1, minutes=35)
 DARKS = MORNING + timedelta(hours=4)
-
-MakeWorld = Callable[..., World]
-
-
-@pytest.fixture
-def make_world(tmp_path_factory: pytest.TempPathFactory, sqlite: Path) -> MakeWorld:
-    """Make a world on a SQLite registry of its own."""
-    numbers = count()
-    folder = tmp_path_factory.mktemp("worlds")
-
-    def make(**sections: Any) -> World:  # noqa: ANN401 - what pydantic takes
-        path = shutil.copy(sqlite, folder / f"{next(numbers)}.sqlite")
-        return World(Registry(f"sqlite:///{path}"), **sections)
-
-    return make
 
 
 @pytest.fixture
@@ -355,7 +336,7 @@ def test_what_was_made_with_a_retired_static_calibration_is_stale(make_world: Ma
 
 
 ORDER = Order(
-    recipe="muse_bias", version="1", parameters={"lsigma": 3.0},
+    method=Method("muse_bias", "1", {"lsigma": 3.0}),
     inputs=(Input(tag="BIAS", digest="a", frame_id=1), Input(tag="BIAS", digest="b", frame_id=2)),
     channels=(1,), warnings=(),
 )  # fmt: skip
@@ -376,8 +357,10 @@ def test_identity_is_what_fixes_the_outcome_and_no_more() -> None:
     a, b = ORDER.inputs
     same = [replace(ORDER, inputs=(b, a)), replace(ORDER, warnings=("late",)),
             replace(ORDER, inputs=(replace(a, frame_id=9), b))]  # fmt: skip
-    other = [replace(ORDER, version="2"), replace(ORDER, recipe="muse_dark"), replace(ORDER, inputs=(a,)),
-             replace(ORDER, parameters={"lsigma": 4.}), replace(ORDER, inputs=(replace(a, tag="DARK"), b))]  # fmt: skip
+    methods = [replace(ORDER.method, version="2"), replace(ORDER.method, recipe="muse_dark"),
+               replace(ORDER.method, parameters={"lsigma": 4.})]  # fmt: skip
+    other = [*(replace(ORDER, method=method) for method in methods), replace(ORDER, inputs=(a,)),
+             replace(ORDER, inputs=(replace(a, tag="DARK"), b))]  # fmt: skip
     assert {order.identity for order in same} == {ORDER.identity}
     assert len({ORDER.identity, *(order.identity for order in other)}) == 6
 

@@ -21,6 +21,7 @@ def upgrade() -> None:
 
     with op.batch_alter_table("step") as step:
         step.add_column(_text("weighed", 64))
+        step.create_index("step_by_weighed", ["name", "weighed"])
     _without_defaults("step", "weighed")
 
     with op.batch_alter_table("measurement") as measurement:
