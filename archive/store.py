@@ -108,7 +108,7 @@ class Store:
         """
         kept.stat()
         here = transfer is Transfer.MOVE and path.absolute() != kept.absolute() and path.exists()
-        if here and _same_content(path, kept):
+        if here and same_content(path, kept):
             path.unlink()
 
     def publish(self, temporary: Path, night: date, name: str) -> Published:
@@ -219,7 +219,7 @@ def _link(source: Path, target: Path) -> bool:
     try:
         os.link(source, target)
     except FileExistsError:
-        if not _same_content(source, target):
+        if not same_content(source, target):
             raise FileExistsError(
                 f"{target} has other content than {source}; nothing is ever overwritten in the archive."
             ) from None
@@ -230,7 +230,8 @@ def _link(source: Path, target: Path) -> bool:
     return True
 
 
-def _same_content(one: Path, other: Path) -> bool:
+def same_content(one: Path, other: Path) -> bool:
+    """Return whether two files are one, or have the same bytes."""
     return one.samefile(other) or (one.stat().st_size == other.stat().st_size and digest_of(one) == digest_of(other))
 
 

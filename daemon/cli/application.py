@@ -2,7 +2,7 @@
 
 import typer
 
-from daemon.cli import certification, comparing, finding, orders, processes, statics, upkeep, views
+from daemon.cli import certification, comparing, finding, orders, processes, retrieving, statics, upkeep, views
 
 app = typer.Typer(
     name="musecal",
@@ -24,6 +24,7 @@ for panel, commands in {
         views.cascade,
         comparing.compare,
     ),
+    "Handing out": (retrieving.retrieve, retrieving.sof),
     "Orders": (
         orders.requeue,
         orders.hold,

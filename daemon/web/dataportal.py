@@ -1,7 +1,6 @@
 """The files themselves, by data-product identifier, as ESO's data portal hands them out."""
 
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
@@ -12,6 +11,7 @@ from fastapi.responses import FileResponse
 from archive.holdings import archive_name, find_holding, original_name
 from archive.models import Frame, Product
 from daemon.web.words import quoted
+from tasks.retrieval import Names
 from tasks.site import Site
 
 MEDIA_TYPES: Mapping[str, str] = MappingProxyType({".gz": "application/gzip", ".Z": "application/x-compress"})
@@ -19,13 +19,6 @@ FITS = "application/fits"  # RFC 4047; a tile-compressed file (.fz) is FITS too
 ROUTE = "file"
 
 router = APIRouter()
-
-
-class Names(StrEnum):
-    """What a file is called when it arrives."""
-
-    ARCFILE = "arcfile"  # technical: MUSE.<time>.fits, M.MUSE.<time>.fits
-    ORIGFILE = "origfile"  # human: MUSE_BIAS169_0001.fits, MU_MBIA_260617A_slow.fits
 
 
 @router.head("/dataPortal/file/{dp_id:path}", include_in_schema=False)
