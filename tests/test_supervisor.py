@@ -11,7 +11,7 @@ from threading import Event
 
 import psutil
 import pytest
-from whole_daemon import MUSECAL, WholeDaemon, wait_until
+from whole_daemon import MUSECAL, SETTINGS, WholeDaemon, wait_until
 
 from daemon import supervisor
 from daemon.broker import BrokerMissing, broker_url
@@ -29,11 +29,11 @@ def station(tmp_path: Path) -> Iterator[WholeDaemon]:
 @pytest.fixture(scope="module")
 def sturdy_station(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeDaemon]:
     """One for all tests that leave it running."""
-    with WholeDaemon(tmp_path_factory.mktemp("station")) as station:
+    with WholeDaemon(tmp_path_factory.mktemp("station"), f"{SETTINGS}[web]\nenabled = true\nport = 0\n") as station:
         yield station
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "web"])
 def test_what_is_killed_is_started_again(sturdy_station: WholeDaemon, kind: str) -> None:
     sturdy_station.wait_until_ready()
     killed = sturdy_station.of(kind)[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from daemon.supervisor import STOP_SECONDS
+from daemon.web.server import STOP_SECONDS as WEB_STOP_SECONDS
 from tasks.app import SHUTDOWN_SECONDS
 from tasks.settings import load_settings
 
@@ -36,7 +37,8 @@ def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @needs_systemd
 @pytest.mark.parametrize(
-    "name", ["musecal-watch.service", "musecal-worker@.service", "musecal.target", "musecal.slice"]
+    "name",
+    ["musecal-watch.service", "musecal-worker@.service", "musecal-web.service", "musecal.target", "musecal.slice"],
 )
 def test_systemd_has_nothing_to_say_about_a_unit(units: Path, name: str) -> None:
     # An unknown key is only told, not refused: any word counts.
@@ -80,6 +82,11 @@ def test_a_stopping_worker_is_given_the_time_that_celery_gives_its_parts() -> No
     assert int(worker["TimeoutStopSec"]) > STOP_SECONDS > orderly
 
 
+def test_downloads_under_way_are_given_the_time_that_the_service_gives_them() -> None:
+    web = options(UNITS / "musecal-web.service")
+    assert STOP_SECONDS > int(web["TimeoutStopSec"]) > WEB_STOP_SECONDS
+
+
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.name)
 def test_the_programs_notify_and_are_watched(service: Path) -> None:
     unit = options(service)
@@ -112,7 +119,8 @@ except PermissionError:
     pass
 else:
     sys.exit(2)
-for name in ("daemon.watcher", "daemon.pool", "daemon.cli", "psycopg", "redis", "celery.concurrency.prefork"):
+ours = ("daemon.watcher", "daemon.pool", "daemon.web.server", "daemon.cli")
+for name in (*ours, "psycopg", "redis", "celery.concurrency.prefork"):
     importlib.import_module(name)
 import numpy as np
 from scipy import linalg, ndimage, optimize

@@ -47,10 +47,10 @@ def wait_until(happened: Callable[[], bool], what: str, seconds: float = 60) -> 
 class WholeDaemon:
     """``musecal run`` on an empty archive, until the end of the context."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: str = SETTINGS) -> None:
         self.folder = folder
         folder.mkdir(exist_ok=True)
-        (folder / "settings.toml").write_text(SETTINGS)
+        (folder / "settings.toml").write_text(settings)
         self.settings: Settings = load_settings(folder / "settings.toml")
         self.registry = Registry(self.settings.registry.url)
         self.supervisor = self._launch()
@@ -87,6 +87,7 @@ class WholeDaemon:
                 any(re.search(rf"musecal-{worker.pid}@\S+ ready", said) for worker in self.of("worker"))
                 and len(self.of("pool child")) == self.settings.worker.concurrency
                 and self._watched()
+                and said.count('"web started"') >= len(self.of("web")) == int(self.settings.web.enabled)
             )
 
         wait_until(ready, f"ready in {self.folder}")
@@ -96,7 +97,7 @@ class WholeDaemon:
         return beat is not None and beat.pid in {process.pid for process in self.of("watcher")}
 
     def processes(self) -> dict[int, str]:
-        """Return every process by its id, as redis, watcher, worker or pool child."""
+        """Return every process by its id, as redis, watcher, worker, web or pool child."""
         found: dict[int, str] = {}
         try:
             children = self.supervisor.children(recursive=True)
@@ -106,7 +107,7 @@ class WholeDaemon:
             try:
                 words = child.cmdline()
                 if words and child.status() != psutil.STATUS_ZOMBIE:
-                    kind = {"watch": "watcher", "work": "worker"}.get(words[-1], "redis")
+                    kind = {"watch": "watcher", "work": "worker", "web": "web"}.get(words[-1], "redis")
                     found[child.pid] = kind if child.ppid() == self.supervisor.pid else "pool child"
             except psutil.NoSuchProcess:
                 continue
