@@ -178,6 +178,11 @@ def move(row: Stateful[State], new: State) -> None:
 
 
 def certify(row: Certifiable, new: Certification, judge: Judge) -> None:
-    """Change the certification of a product along the table of legal moves, and note whose word it is."""
-    check_move(row.certification, new)
+    """Change the certification of a product along the table of legal moves, and note whose word it is.
+
+    A person may confirm what the score certified.
+    """
+    confirmed = new is row.certification and row.judge == Judge.SCORE and judge is Judge.PERSON
+    if not confirmed:
+        check_move(row.certification, new)
     row.certification, row.judge = new, judge

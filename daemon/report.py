@@ -19,9 +19,10 @@ from sqlalchemy.orm import Session
 
 from archive.models import Arrival, Frame, Group, Measurement, Product, Step
 from archive.night import mjd_of, night_of, time_of
-from archive.states import ArrivalState, GroupState, StepState
+from archive.states import ArrivalState, GroupState, Score, StepState
 from tasks.cascade import RECIPES, STEPS, STEPS_BY_NAME, STEPS_BY_TAG, CascadeStep, Tag
 from tasks.orders import waits_for_pair
+from tasks.score import worst
 
 # Where a file's content does not tell its night, its archive name does: MUSE.2026-06-17T10:41:11.000.fits.
 _TIME_IN_NAME = re.compile(r"MUSE\.(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")
@@ -82,6 +83,7 @@ class StepTime:
     """
 
     step: str
+    group: str
     name: str
     state: StepState
     version: str  # of our recipe, or of the engine that stands for it
@@ -94,6 +96,7 @@ class StepTime:
     arrival_to_product: float | None
     remark: str
     unreleased: bool = False
+    score: Score = Score.NONE  # of its products
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +124,7 @@ class ProductLine:
     size: int
     inputs: tuple[ScoreInput, ...]
     further_values: int
+    score_reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +158,11 @@ class NightReport:
     def balanced(self) -> bool:
         """True if every file received was processed or is explained, and nothing is there that was not received."""
         return not self.orphans and all(entry.fate is not Fate.UNEXPLAINED and entry.reason for entry in self.entries)
+
+    @property
+    def score(self) -> Score:
+        """The worst of the scores of its steps; of a step that was made again, of the latest that made something."""
+        return worst({step.group + step.name: step.score for step in self.steps if step.score}.values())
 
     @property
     def unfinished(self) -> tuple[StepTime, ...]:
@@ -321,6 +330,7 @@ def step_time(step: Step) -> StepTime:
     settled = max((arrival.settled for arrival in arrivals if arrival.settled), default=None)
     return StepTime(
         step=f"S{step.id}",
+        group=f"G{step.group_id}",
         name=step.name,
         state=step.state,
         version=step.recipe_version,
@@ -332,6 +342,7 @@ def step_time(step: Step) -> StepTime:
         wall=_seconds(step.started, step.ended),
         arrival_to_product=_seconds(seen, step.ended),
         unreleased=waits_for_pair(step),
+        score=worst(product.score for product in step.products),
         remark="; ".join([step.error] * bool(step.error) + [str(item) for item in (*step.warnings, *step.missing)]),
     )
 
@@ -353,6 +364,7 @@ def product_line(product: Product) -> ProductLine:
         channels=tuple(product.channels),
         size=product.size,
         inputs=inputs,
+        score_reason=product.score_reason,
         further_values=len(product.measurements) - sum(item.values for item in inputs),
     )
 
@@ -400,6 +412,7 @@ def report_record(report: NightReport) -> dict[str, Any]:
     return {
         "night": report.night,
         "balanced": report.balanced,
+        "score": report.score,
         "received": len(report.entries),
         "fates": {fate.value: count for fate, count in sorted(report.fates.items())},
         "entries": [vars(entry) for entry in report.entries],

@@ -158,6 +158,11 @@ class FileImage:
         """Every other card of the primary HDU and the DATA extension."""
         return self.header.matching(QC, inverted=True)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.planes[0].shape
+
     def rows(self, start: int, stop: int) -> Image:
         """Return trimmed rows [start, stop)."""
         data, dq, stat = (plane.rows(start, stop) for plane in self.planes)

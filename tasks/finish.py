@@ -20,13 +20,14 @@ from archive.history import record
 from archive.models import Frame, Measurement, Part, Product, Step
 from archive.naming import dp_id_of, next_letter, product_name, static_name
 from archive.night import time_of
-from archive.states import PartState, Score, StepState, move
+from archive.states import PartState, StepState, move
 from archive.store import Published
 from recipes import esorecipes
 from recipes.channel import Identity, Outcome, combine_channels, identify, merge_channels
 from recipes.headers import read_hdus
 from recipes.recipe import Value
 from tasks.cascade import STEPS_BY_NAME
+from tasks.changes import Changes, Neighbours, measure, neighbours, replace_changes
 from tasks.engines import engine_of, esorex_for, idle_by_channel, of_the_whole, passed_on
 from tasks.failures import FINISH, Unfinished
 from tasks.leases import Claim, hold
@@ -34,6 +35,7 @@ from tasks.meter import Meter
 from tasks.outcomes import plain
 from tasks.settings import Engine
 from tasks.site import Site
+from tasks.verdicts import Scoring, Subject, score_history, score_measurements, score_new
 from tasks.work import Work, work_of
 
 LEAST_PART = 0.75  # of the channels, that a product of the whole instrument can do with
@@ -90,10 +92,20 @@ def finish(site: Site, claimed: Claim) -> None:
         else:
             merge_channels(making.catg, making.files, folder / making.name, identity=identity, channels_missing=missing)
         published[making.catg] = _publish(site, claimed, folder / making.name, None if making.static else night)
-    with site.registry.begin() as session:
-        part = hold(session, claimed)
-        part.seconds, part.memory = seconds, memory
-        end_step(session, part, makings, published, site.clock(), whole)
+    ended = False
+    while not ended:  # another step may put a product between ours and its neighbour while they are compared
+        around = look_around(site, claimed, makings)
+        changes = {
+            making.catg: measure(
+                making.catg, published[making.catg].path, making.files, around[making.catg], folder / "neighbours"
+            )
+            for making in makings
+        }
+        with site.registry.begin() as session:
+            part = hold(session, claimed)
+            if ended := around == neighbours_of(session, part.step, makings):
+                part.seconds, part.memory = seconds, memory
+                end_step(session, part, makings, published, site.clock(), whole, changes, Scoring.of(site.settings))
     log.info("step done", products=[making.name for making in makings])
     site.store.discard_work(claimed.step_id)
 
@@ -283,12 +295,26 @@ def end_step(
     published: Mapping[str, Published],
     now: datetime,
     whole: Outcome,
+    changes: Mapping[str, Changes],
+    scoring: Scoring,
 ) -> None:
-    """Write the rows of the products and end the finishing part and its step."""
+    """Write the rows of the products with their scores, and end the finishing part and its step.
+
+    A product that is red must not feed anybody: its score is there when its row is.
+    """
     step = part.step
     frame = _first_frame(step)
+    products, followers = list[Product](), list[Product]()
     for making in makings:
-        file = published[making.catg]
+        file, change = published[making.catg], changes.get(making.catg, Changes())
+        measurements = [
+            *(row for channel in step.parts for row in _measurements(channel, making.catg)),
+            *(_row(FINISH, item.name, plain(item.value)) for item in whole.measurements.get(making.catg, ())),
+            *(_row(item.channel, item.name, item.share) for item in change.own),
+        ]
+        mjd = frame.mjd if making.static else step.group.mjd
+        serving = scoring.thresholds.serving(making.catg, frame.setup, step.group.night)
+        score_measurements(session, Subject(making.catg, frame.setup, mjd, serving), measurements)
         product = Product(
             step=step,
             catg=making.catg,
@@ -298,24 +324,30 @@ def end_step(
             size=file.size,
             digest=file.digest,
             night=step.group.night,
-            mjd=frame.mjd if making.static else step.group.mjd,
+            mjd=mjd,
             static=making.static,
             response=response_version(making.catg, next(read_hdus(file.path)).header),
             geometry=_geometry_of(step) if making.static and making.catg == "ASTROMETRY_WCS" else None,
             setup=frame.setup,
             channels=sorted(making.files),
-            score=Score.YELLOW if missing_channels(step) else Score.NONE,
+            compared_id=change.neighbours.before.product_id if change.own and change.neighbours.before else None,
             created=making.created,
-            measurements=[
-                *(row for channel in step.parts for row in _measurements(channel, making.catg)),
-                *(_row(FINISH, item.name, plain(item.value)) for item in whole.measurements.get(making.catg, ())),
-            ],
+            measurements=measurements,
         )
         session.add(product)
         session.flush()
         record(session, product, "product archived", now=now, step=step.id, digest=file.digest)
         if product.geometry is not None:
             product.geometry.reviewed = False  # the pair is whole: others may take it from now on
+        products.append(product)
+        if change.following and change.neighbours.after:
+            following = session.get_one(Product, change.neighbours.after.product_id)
+            replace_changes(session, following, product, change.following)
+            followers.append(following)
+    score_new(session, products, scoring, now=now)
+    for following in followers:
+        why = f"It is compared with {following.compared.name if following.compared else 'nothing'} from now on."
+        score_history(session, following, scoring, now=now, why=why)
     step.warnings = [
         *step.warnings,
         *whole.warnings,
@@ -331,6 +363,18 @@ def end_step(
     step.ended, step.error, step.error_kind = now, "", ""
     move(step, StepState.DONE)
     record(session, step, "step done", now=now, products=[making.name for making in makings])
+
+
+def look_around(site: Site, claimed: Claim, makings: Sequence[Making]) -> dict[str, Neighbours]:
+    """Return the products before and after those about to be made, by category."""
+    with site.registry.read() as session:
+        return neighbours_of(session, hold(session, claimed).step, makings)
+
+
+def neighbours_of(session: Session, step: Step, makings: Sequence[Making]) -> dict[str, Neighbours]:
+    """Return the products before and after those of a step in observation time, by category."""
+    setup = _first_frame(step).setup
+    return {making.catg: neighbours(session, making.catg, setup, step.group.mjd) for making in makings}
 
 
 def _geometry_of(step: Step) -> Product | None:

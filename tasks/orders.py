@@ -29,6 +29,7 @@ from tasks.cascade import STEPS_BY_NAME
 from tasks.decisions import StepKey
 from tasks.failures import FINISH
 from tasks.settings import Settings
+from tasks.verdicts import Scoring, score_later
 
 FIRST = 0  # priority of what an operator asked for
 
@@ -148,8 +149,13 @@ def cancel(session: Session, step: Step, *, why: str, now: datetime) -> None:
     record(session, step, "step cancelled", why, now=now)
 
 
-def judge(session: Session, product: Product, verdict: Certification, *, comment: str, now: datetime) -> None:
+def judge(
+    session: Session, product: Product, verdict: Certification, *, comment: str, scoring: Scoring, now: datetime
+) -> None:
     """Certify or reject a product, and have the planner look again at what stands near it.
+
+    A person may also confirm what the score certified: from then on no score changes it. What comes after the product
+    in time is scored anew, as one that is rejected counts in no running median.
 
     Raises
     ------
@@ -158,9 +164,10 @@ def judge(session: Session, product: Product, verdict: Certification, *, comment
     """
     _judge(product, verdict)
     record(session, product, f"product {verdict}", comment, now=now)
+    score_later(session, product, scoring, now=now)
 
 
-def retire(session: Session, product: Product, *, why: str, now: datetime) -> None:
+def retire(session: Session, product: Product, *, why: str, scoring: Scoring, now: datetime) -> None:
     """Take a static calibration out of service: nothing takes it any more, and the planner weighs what was made of it.
 
     Raises
@@ -174,6 +181,7 @@ def retire(session: Session, product: Product, *, why: str, now: datetime) -> No
         raise OrderRefused(f"product {product.id} ({product.name}) is retired already.")
     _judge(product, Certification.REJECTED)
     record(session, product, "static calibration retired", why, now=now)
+    score_later(session, product, scoring, now=now)
 
 
 def release_arrival(session: Session, arrival: Arrival, settings: Settings, *, why: str, now: datetime) -> Path:

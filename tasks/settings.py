@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from archive.store import Transfer
 from recipes.recipe import ParameterError, Value
 from tasks.cascade import RECIPES, STEPS_BY_NAME
+from tasks.thresholds import ThresholdsError, read_thresholds
 
 PREFIX = "MUSECAL_"
 FILE_VARIABLE = PREFIX + "SETTINGS"  # names the settings file; not a setting itself
@@ -60,6 +61,13 @@ class ReleasePolicy(StrEnum):
 
     OPERATOR = "operator"  # `musecal release`
     AUTO = "auto"  # nothing more
+
+
+class CertifyPolicy(StrEnum):
+    """What a product needs to be certified."""
+
+    GREEN = "green"  # a green score
+    PERSON = "person"  # the word of a person
 
 
 class LogFormat(StrEnum):
@@ -127,6 +135,13 @@ class PlanSettings(_Section):
         if self.remake is not RemakePolicy.MODE:
             return self.remake
         return RemakePolicy.NIGHT if self.mode is PlanMode.GARCHING else RemakePolicy.NEVER
+
+
+class ScoringSettings(_Section):
+    """How products are judged."""
+
+    certify: CertifyPolicy = CertifyPolicy.GREEN
+    thresholds: str = ""
 
 
 @dataclass(frozen=True)
@@ -252,6 +267,7 @@ class Settings(BaseSettings):
     watch: WatchSettings = WatchSettings()
     groups: GroupSettings = GroupSettings()
     plan: PlanSettings = PlanSettings()
+    scoring: ScoringSettings = ScoringSettings()
     worker: WorkerSettings = WorkerSettings()
     esorex: EsorexSettings = EsorexSettings()
     web: WebSettings = WebSettings()
@@ -306,11 +322,18 @@ def load_settings(path: Path | None = None) -> Settings:
         raise SettingsError(" ".join(_sentence(dict(item)) for item in error.errors())) from error
     folder = file.absolute().parent
     root, incoming = folder / settings.archive.root, folder / settings.archive.incoming
+    thresholds = settings.scoring.thresholds and str(folder / settings.scoring.thresholds)
+    if thresholds:
+        try:
+            read_thresholds(thresholds)
+        except ThresholdsError as error:
+            raise SettingsError(str(error)) from error
     url = settings.registry.url or f"sqlite:///{root / 'registry.sqlite'}"
     return settings.model_copy(
         update={
             "archive": settings.archive.model_copy(update={"root": root, "incoming": incoming}),
             "registry": settings.registry.model_copy(update={"url": url}),
+            "scoring": settings.scoring.model_copy(update={"thresholds": thresholds}),
         }
     )
 

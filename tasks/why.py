@@ -1,6 +1,7 @@
 """Why something is as it is: the rule, what is missing, what was turned down and for which value, what comes next."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -9,10 +10,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from archive.history import history
-from archive.models import Arrival, Frame, Group, Product, Step, Use
+from archive.models import Arrival, Frame, Group, Measurement, Product, Step, Use
 from archive.night import time_of
 from archive.select import candidates
-from archive.states import ArrivalState, Certification, GroupState, PartState, StepState
+from archive.states import ArrivalState, Certification, GroupState, PartState, Score, StepState
 from archive.validity import validities
 from recipes.recipe import Recipe
 from tasks.cascade import STEPS, STEPS_BY_NAME, Need, Tag
@@ -23,7 +24,9 @@ from tasks.plan import choose_for, needs_of, reach
 from tasks.settings import Engine, Settings
 from tasks.snapshot import GroupView, Policy
 from tasks.survey import groups_of, policy_of, products_where
+from tasks.verdicts import SCORED
 
+_VERDICTS = (SCORED, *(f"product {verdict}" for verdict in (Certification.CERTIFIED, Certification.REJECTED)))
 _TOLD = 4  # candidates turned down that are told of each need in sentences; the record has all
 
 _RESPONSES = {
@@ -299,6 +302,18 @@ def _product(session: Session, row: Product) -> Explanation:
             "static": row.static, "response": row.response,
         },
     )  # fmt: skip
+    said.sentences[1:1] = _score_sentences(session, row)
+    said.record |= {
+        "judge": row.judge, "score_reason": row.score_reason, "thresholds": row.thresholds,
+        "not_green": [
+            {"channel": item.channel, "name": item.name, "value": item.value, "score": item.score, "why": item.remark}
+            for item in _not_green(session, row)
+        ],
+        "verdicts": [
+            {"at": event.at.isoformat(), "what": event.what, "why": event.why, **event.data}
+            for event in history(session, row) if event.what in _VERDICTS
+        ],
+    }  # fmt: skip
     if row.response is not None:
         said.sentences.append(f"It is a response of version {row.response}: {_RESPONSES[row.response]}.")
     if row.static:
@@ -311,6 +326,29 @@ def _product(session: Session, row: Product) -> Explanation:
         said.record["made_of"] = [_used(use) for use in row.step.uses]
         said.sentences += [_used_sentence(use) for use in row.step.uses if use.product]
     return said
+
+
+def _score_sentences(session: Session, row: Product) -> list[str]:
+    """Say what a product was scored by, what is not green, and each verdict so far."""
+    if not row.thresholds:
+        told = [f"No threshold is for a {row.catg}, so that a person has to judge it."] if not row.judge else []
+    elif row.score_reason:
+        told = [f"Scored by the thresholds {row.thresholds}: {row.score_reason}"]
+    else:
+        told = [f"By the thresholds {row.thresholds} it is {row.score or 'not scored: none is for what was measured'}."]
+    if row.compared is not None:
+        told.append(f"It was compared with {row.compared.name}, the one before it.")
+    for event in history(session, row):
+        if event.what == SCORED:
+            told.append(f"{_time(event.at)}: scored {event.data['score'] or 'nothing'}, {event.data['certification']}.")
+        elif event.what in _VERDICTS:
+            told.append(f"{_time(event.at)}: {event.what.removeprefix('product ')} by a person: {event.why}")
+    return told
+
+
+def _not_green(session: Session, row: Product) -> Sequence[Measurement]:
+    bad = (Measurement.product_id == row.id, Measurement.score.in_((Score.YELLOW, Score.RED)))
+    return session.scalars(select(Measurement).where(*bad).order_by(Measurement.channel, Measurement.id)).all()
 
 
 def _add_validity(session: Session, row: Product, said: Explanation) -> None:

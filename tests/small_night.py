@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from archive.inspection import Extension, Inspection
-from archive.models import Frame, Group, Product, Step
+from archive.models import Frame, Group, Measurement, Product, Step
 from archive.naming import static_name
 from archive.night import mjd_of
 from archive.registry import Registry
@@ -30,9 +30,11 @@ from tasks.classify import classify
 from tasks.decisions import Decision
 from tasks.intake import enter
 from tasks.plan import plan
+from tasks.score import Measured
 from tasks.settings import Settings
 from tasks.snapshot import Snapshot
 from tasks.survey import survey
+from tasks.verdicts import Scoring, Subject, score_measurements, score_new
 
 MORNING = datetime(2026, 6, 17, 10, 40, 27, tzinfo=UTC)
 TYPES = {rule.tag: rule.type for rule in RULES if rule.type}
@@ -78,6 +80,7 @@ class World:
         self.registry = registry
         self.settings = Settings(**sections)
         self.now = MORNING
+        self.measured: Callable[[str, Step], Sequence[Measured]] = lambda catg, step: ()  # noqa: ARG005 - nothing is
 
     def arrive(
         self, tag: Tag, start: datetime, number: int, of: int = 3, *, version: int = 1,
@@ -158,6 +161,7 @@ class World:
             move(part, PartState.DONE)
         frame, statics = step.group.frames[0], STEPS_BY_NAME[step.name].statics
         letter = chr(ord("@") + step.sequence)
+        scoring, products = Scoring.of(self.settings), list[Product]()
         for number, catg in enumerate(STEPS_BY_NAME[step.name].makes):
             name = f"{catg} of step {step.id}"
             made = Product(
@@ -166,13 +170,21 @@ class World:
                 night=step.group.night, mjd=step.group.mjd, setup=frame.setup, channels=[1, 12], created=self.now,
                 response=2 if catg == "STD_RESPONSE" else None,
             )  # fmt: skip
+            measurements = [
+                Measurement(channel=item.channel, name=item.name, value=item.value)
+                for item in self.measured(catg, step)
+            ]
+            score_measurements(session, Subject.of(made, scoring.thresholds), measurements)
+            made.measurements = measurements
             session.add(made)
+            products.append(made)
             if catg in statics:
                 made.name = static_name(catg, step.group.night, letter, frame.setup)
                 made.static, made.mjd = True, frame.mjd
             if catg == "ASTROMETRY_WCS":
                 [table] = [use.product for use in step.uses if use.product and use.tag == "GEOMETRY_TABLE"]
                 made.geometry, table.reviewed = table, False
+        score_new(session, products, scoring, now=self.now)
         move(step, StepState.DONE)
 
     def settle(self) -> None:
@@ -187,7 +199,8 @@ class World:
         """Certify or reject a product."""
         with self.registry.begin() as session:
             product = session.scalars(select(Product).where(Product.name == name)).one()
-            orders.judge(session, product, verdict, comment="looked at", now=self.now)
+            scoring = Scoring.of(self.settings)
+            orders.judge(session, product, verdict, comment="looked at", scoring=scoring, now=self.now)
 
     def requeue(self, number: int) -> None:
         """Have a step made again."""

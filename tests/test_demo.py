@@ -22,8 +22,8 @@ NIGHT = date(2026, 6, 17)
 PLAN = NightPlan(night=NIGHT, channels=(1,), sequences=(Sequence.BIAS,))
 ENTRY = Entry(arrival="A1", file="a.fits", received=None, tag="BIAS", fate=Fate.PROCESSED, reason="S1 bias done.")
 STEP = StepTime(
-    step="S1", name="bias", state=StepState.DONE, version="1", has_recipe=True, frames=3, channels=1, cpu=1.0,
-    reaction=0.1, wall=1.0, arrival_to_product=1.5, remark="",
+    step="S1", group="G1", name="bias", state=StepState.DONE, version="1", has_recipe=True, frames=3, channels=1,
+    cpu=1.0, reaction=0.1, wall=1.0, arrival_to_product=1.5, remark="",
 )  # fmt: skip
 PRODUCT = ProductLine(
     product="P1", name="MU_MBIA_260617A_slow.fits", catg="MASTER_BIAS", step="S1", certification="provisional",

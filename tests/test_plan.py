@@ -22,6 +22,7 @@ from tasks.plan import companion_for
 from tasks.settings import RemakePolicy
 from tasks.snapshot import CompanionView, GroupView
 from tasks.survey import survey
+from tasks.verdicts import Scoring
 
 DAY = timedelta(days=1)
 FLATS = MORNING + timedelta(hours=1, minutes=35)
@@ -328,11 +329,14 @@ def test_what_was_made_with_a_retired_static_calibration_is_stale(make_world: Ma
     names = [world.static("BADPIX_TABLE", date(year, 1, 1)) for year in (2014, 2020)]
     world.settle()
     with world.registry.begin() as session:
-        retire(session, session.scalars(select(Product).filter_by(name=names[1])).one(), why="wrong", now=world.now)
+        product = session.scalars(select(Product).filter_by(name=names[1])).one()
+        retire(session, product, why="wrong", scoring=Scoring.of(world.settings), now=world.now)
     world.settle()
     assert [world.used(bias, "BADPIX_TABLE") for bias in world.steps("bias")] == names[::-1]
-    with world.registry.begin() as session, pytest.raises(OrderRefused, match="not static"):
-        retire(session, session.scalars(select(Product).filter_by(catg="MASTER_BIAS")).all()[0], why="", now=world.now)
+    with world.registry.begin() as session:
+        product = session.scalars(select(Product).filter_by(catg="MASTER_BIAS")).all()[0]
+        with pytest.raises(OrderRefused, match="not static"):
+            retire(session, product, why="", scoring=Scoring.of(world.settings), now=world.now)
 
 
 ORDER = Order(

@@ -36,8 +36,11 @@ from tasks.parts import run_part
 from tasks.settings import Settings, WatchSettings
 from tasks.site import Site as TaskSite
 from tasks.statics import recognise
+from tasks.thresholds import read_thresholds
+from tasks.verdicts import Scoring
 
 NOW = datetime(2026, 6, 17, 11, tzinfo=UTC)
+SCORING = Scoring(read_thresholds())
 BEGIN = 56658.0  # 2014-01-01
 NIGHT = date(2026, 6, 16)
 PLAN = NightPlan(night=NIGHT, channels=(3, 12), detector=Detector(nx=64, ny=64))
@@ -378,7 +381,7 @@ def test_with_its_table_retired_a_solution_serves_nobody(site: Site) -> None:
         with site.registry.begin() as session:
             assert [validity.standing for validity in validities(session, "ASTROMETRY_WCS")] == [standing]
             if standing is Standing.VALID:
-                retire(session, session.get_one(Product, table.product_id), why="slipped", now=NOW)
+                retire(session, session.get_one(Product, table.product_id), why="slipped", scoring=SCORING, now=NOW)
 
 
 def test_a_solution_of_another_day_has_no_geometry(site: Site) -> None:
@@ -423,7 +426,8 @@ def test_validity_lasts_until_the_next_of_the_type_and_setup(site: Site) -> None
     ):
         site.take(site.file(catg, name, set_cards({"MJD-OBS": mjd, "OBJECT": name})))
     with site.registry.begin() as session:
-        retire(session, session.scalars(select(Product).where(Product.mode == "WFM-E")).one(), why="old", now=NOW)
+        product = session.scalars(select(Product).where(Product.mode == "WFM-E")).one()
+        retire(session, product, why="old", scoring=SCORING, now=NOW)
     with site.registry.read() as session:
         found = {validity.product.name[3:15]: (validity.until, validity.standing) for validity in validities(session)}
     assert found == {

@@ -32,6 +32,7 @@ for panel, commands in {
         orders.cancel,
         certification.certify,
         certification.reject,
+        certification.score,
     ),
     "Upkeep": (upkeep.ingest, upkeep.verify),
 }.items():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from archive.states import Judge, Score
 from daemon.cli.output import cell, channels_text, duration_text, size_text, table
 from daemon.report import Fate, NightReport, ProductLine
 from tasks.engines import engine_of
@@ -113,13 +114,34 @@ def products_page(records: Sequence[Record]) -> list[RenderableType]:
             record["name"],
             category_text(record),
             channels_text(record["channels"]),
-            record["certification"] + (f", {record['score']}" if record["score"] else ""),
+            record["certification"] + (" by score" if record["judge"] == Judge.SCORE else ""),
+            record["score"],
             record["step"] or "static",
         )
         for record in records
     ]
-    columns = ("id", "name", "category", "channels", "certification", "from")
+    columns = ("id", "name", "category", "channels", "certification", "score", "from")
     return [table("", columns, rows, unbroken=("name", "category"))]
+
+
+def scores_page(records: Sequence[Record], *, every: bool, dry_run: bool) -> list[RenderableType]:
+    """Return what products were found to be worth: what is not green, or every value that was scored."""
+    page: list[RenderableType] = []
+    for record in records:
+        told = [mark for mark in record["marks"] if every or mark["score"] != Score.GREEN]
+        change = f", {record['was'] or 'not scored'} before" if record["was"] != record["score"] else ""
+        title = Text.assemble(
+            f"{record['id']} ", (record["name"], "bold"), f" {'would be' if dry_run else 'is'} ",
+            cell(record["score"] or "not scored"), change, "" if dry_run else f", {record['certification']}",
+            f"; thresholds {record['thresholds']}" if record["thresholds"] else "; no threshold is for it",
+        )  # fmt: skip
+        page.append(title)
+        if told:
+            rows = [(mark["channel"] or "all", mark["name"], mark["score"], mark["remark"]) for mark in told]
+            page.append(table("", ("channel", "parameter", "score", "remark"), rows, right=("channel",)))
+        elif record["score_reason"]:
+            page.append(Text(record["score_reason"]))
+    return page
 
 
 def category_text(record: Record) -> str:
@@ -163,7 +185,8 @@ _NEIGHBOURS: dict[str, tuple[str, ...]] = {
     "parts": ("channel", "state", "attempt", "worker", "started", "cpu_seconds", "memory", "error"),
     "uses": ("tag", "name", "response", "level", "days", "certification", "differences"),
     "products": ("id", "name", "certification", "score", "size"),
-    "measurements": ("channel", "name", "value"),
+    "channel_scores": ("channel", "score", "green", "yellow", "red"),
+    "measurements": ("channel", "name", "value", "score", "remark"),
     "history": ("at", "what", "why", "data"),
 }
 _NAMES = ("name", "dp id", "recipe")
@@ -202,7 +225,7 @@ def details_page(record: Record) -> list[RenderableType]:
         if told:
             cells = [[_value(column, row[column]) for column in told] for row in rows]
             titles = [column.replace("_", " ") for column in told]
-            page += ["", table(name.capitalize(), titles, cells, right=_NUMBERS, unbroken=_NAMES)]
+            page += ["", table(name.replace("_", " ").capitalize(), titles, cells, right=_NUMBERS, unbroken=_NAMES)]
     return page
 
 
@@ -245,10 +268,11 @@ def night_page(report: NightReport) -> list[RenderableType]:
         "",
         table(
             "Steps",
-            ("step", "state", "frames", "channels", "CPU", "start", "wall", "in all"),
+            ("step", "state", "score", "frames", "channels", "CPU", "start", "wall", "in all"),
             [
                 (
-                    f"{step.step} {step.name}{_engine(step.version)}", step.state, step.frames, step.channels or None,
+                    f"{step.step} {step.name}{_engine(step.version)}",
+                    *(step.state, step.score, step.frames, step.channels or None),
                     *map(_seconds, (step.cpu or None, step.reaction, step.wall, step.arrival_to_product)),
                 )
                 for step in report.steps
@@ -266,6 +290,7 @@ def night_page(report: NightReport) -> list[RenderableType]:
         page += ["", table("Static calibrations taken", ("id", "name", "version", "by"), rows, unbroken=("id", "name"))]
     for line in report.products:
         page += ["", *_product_lines(line)]
+    page += ["", Text.assemble("Score of the night: ", cell(report.score))]
     page += ["", table("Ledger", ("fate", "files"), [*ledger, ("received", len(report.entries))], right=("files",)), ""]
     return [*page, balance_text(report)]
 
@@ -309,6 +334,7 @@ def _product_lines(line: ProductLine) -> list[RenderableType]:
         cell(line.certification),
         ", score ",
         cell(line.score),
+        f" ({line.score_reason})" if line.score_reason else "",
         f", channels {channels_text(line.channels)}, {size_text(line.size)}",
     )
     rows = [

@@ -1,20 +1,24 @@
 """Rows as plain records: the same facts go into tables and into JSON."""
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from archive.models import Arrival, Event, Frame, Group, Part, Product, Step, Use
 from archive.night import time_of
-from archive.states import PartState
+from archive.states import PartState, Score
 from archive.validity import Validity
 from daemon.cli.identifiers import Subject, label
 from tasks.cascade import RECIPES, RULES, STEPS, STEPS_BY_TAG, Need
 from tasks.engines import engine_of
 from tasks.intake import Taken
 from tasks.orders import waits_for_pair
+from tasks.score import worst
+from tasks.verdicts import Appraisal
 
 Record = dict[str, Any]
+_SCORES = (Score.GREEN, Score.YELLOW, Score.RED)
 
 
 def record_of(row: Subject) -> Record:
@@ -54,12 +58,44 @@ def details_of(row: Subject) -> Record:
             record["step"] = _step(row.step) if row.step else None
             record["arrivals"] = [_arrival(arrival) for arrival in row.arrivals]
             record["measurements"] = [
-                {"channel": item.channel, "name": item.name, "value": item.text or item.value}
+                {
+                    "channel": item.channel, "name": item.name, "value": item.text or item.value,
+                    "score": item.score, "remark": item.remark,
+                }
                 for item in sorted(row.measurements, key=lambda item: (item.channel, item.id))
-            ]
+            ]  # fmt: skip
+            record["channel_scores"] = _by_channel(row)
         case Arrival():
             pass  # a file without a frame has no neighbours
     return record
+
+
+def _by_channel(row: Product) -> list[Record]:
+    """Return the score of each channel, 0 being the product as a whole, and how many of its values have which."""
+    counts: dict[int, Counter[str]] = {}
+    for item in row.measurements:
+        counts.setdefault(item.channel, Counter())[item.score] += 1
+    return [
+        {"channel": channel, "score": worst(found), **{f"{score}": found[score] for score in _SCORES}}
+        for channel, found in sorted(counts.items())
+    ]
+
+
+def appraisal_record(row: Product, appraisal: Appraisal, was: Score | str) -> Record:
+    """Return what a product was found to be worth: every value that was scored, with a sentence if it is not green."""
+    return {
+        "id": label(row),
+        "name": row.name,
+        "catg": row.catg,
+        "night": row.night,
+        "was": was,
+        "score": appraisal.score,
+        "score_reason": appraisal.reason,
+        "certification": row.certification,
+        "thresholds": appraisal.thresholds,
+        "channels": [{"channel": channel, "score": score} for channel, score in appraisal.channels.items()],
+        "marks": [vars(mark) for mark in appraisal.marks if mark.score is not Score.NONE],
+    }
 
 
 def event_record(event: Event) -> Record:
@@ -142,6 +178,7 @@ def _step(row: Step) -> Record:
         "missing": row.missing,
         "stale": row.stale,
         "warnings": row.warnings,
+        "score": worst(product.score for product in row.products),
         "error": row.error,
         "error_kind": row.error_kind,
         "channels_done": sum(part.state is PartState.DONE for part in work),
@@ -196,7 +233,11 @@ def _product(row: Product) -> Record:
         "night": row.night,
         "time": time_of(row.mjd),
         "certification": row.certification,
+        "judge": row.judge,
         "score": row.score,
+        "score_reason": row.score_reason,
+        "thresholds": row.thresholds,
+        "compared": row.compared_id and f"P{row.compared_id}",
         "static": row.static,
         "response": row.response,
         "pair": pair_of(row),

@@ -89,6 +89,7 @@ def retire_statics(
     from daemon.cli.opening import open_site
     from daemon.cli.records import record_of
     from tasks.orders import retire
+    from tasks.verdicts import Scoring
 
     if not why.strip():
         raise UsageError("Retiring needs its reason: give it with --why.")
@@ -101,7 +102,7 @@ def retire_statics(
             products.append(row)
         if not dry_run:
             for product in products:
-                retire(session, product, why=why, now=site.clock())
+                retire(session, product, why=why, scoring=Scoring.of(site.settings), now=site.clock())
         records = [record_of(product) for product in products]
     if as_json:
         print_json({"order": "retired", "dry_run": dry_run, "rows": records})
