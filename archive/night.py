@@ -24,3 +24,8 @@ def night_of(mjd: float) -> date:
     if not 0 <= mjd <= LAST_MJD:  # NaN neither
         return MJD_EPOCH.date()
     return (time_of(mjd) - NIGHT_TURNS_OVER).date()
+
+
+def night_ends(night: date) -> datetime:
+    """Return when a night is over: 21:00 UT of the following date."""
+    return datetime(night.year, night.month, night.day, tzinfo=UTC) + timedelta(days=1) + NIGHT_TURNS_OVER

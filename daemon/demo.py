@@ -25,6 +25,7 @@ from daemon.cli.output import channels_text, duration_text, size_text
 from daemon.cli.progress import Progress, night_progress, progress_line, progress_page
 from daemon.cli.standing import lying
 from daemon.report import NightReport, compile_report, unaccounted
+from daemon.verdict import Examination, examine
 from recipes.muse import INSTRUMENT
 from recipes.simulator.night import NightPlan
 from recipes.simulator.statics import write_statics
@@ -63,6 +64,8 @@ class Demonstration:
     Parameters
     ----------
     report : NightReport
+    examination : Examination
+        Of its night.
     lost : tuple of str
         Files that were delivered and that the ledger does not hold.
     findings : tuple of Finding
@@ -74,6 +77,7 @@ class Demonstration:
     """
 
     report: NightReport
+    examination: Examination
     lost: tuple[str, ...]
     findings: tuple[Finding, ...]
     troubles: tuple[str, ...]
@@ -127,10 +131,13 @@ def demonstrate(folder: Path, plan: NightPlan, console: Console) -> Demonstratio
         if daemon.wait(STOP_SECONDS) != 0:
             troubles.append(f"The daemon ended with code {daemon.returncode}; see {folder / 'daemon.log'}.")
     with site.registry.read() as session:
-        report = compile_report(session, plan.night, lying(site.settings))
+        incoming, level = lying(site.settings), site.settings.plan.level
+        report = compile_report(session, plan.night, incoming)
+        examination = examine(session, plan.night, 1, incoming=incoming, level=level, now=site.clock())
     findings = verify(site.registry, site.store)
     return Demonstration(
         report=report,
+        examination=examination,
         lost=unaccounted(report, announced),
         findings=tuple(findings),
         troubles=tuple(troubles),

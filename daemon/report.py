@@ -14,11 +14,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy.orm import Session, selectinload
 
 from archive.models import Arrival, Frame, Group, Measurement, Product, Step
-from archive.night import mjd_of, night_of, time_of
+from archive.night import mjd_of, night_ends, night_of, time_of
 from archive.states import ArrivalState, GroupState, Score, StepState
 from tasks.cascade import RECIPES, STEPS, STEPS_BY_NAME, STEPS_BY_TAG, CascadeStep, Tag
 from tasks.orders import waits_for_pair
@@ -139,15 +139,11 @@ class StaticLine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NightReport:
-    """Everything about one night."""
+class Ledger:
+    """Every file of a night that was received, and what became of it."""
 
-    night: date
     entries: tuple[Entry, ...]
-    steps: tuple[StepTime, ...]
-    products: tuple[ProductLine, ...]
     orphans: tuple[str, ...]  # frames that no arrival accounts for
-    statics: tuple[StaticLine, ...] = ()
 
     @property
     def fates(self) -> Mapping[Fate, int]:
@@ -155,9 +151,25 @@ class NightReport:
         return Counter(entry.fate for entry in self.entries)
 
     @property
+    def unexplained(self) -> tuple[str, ...]:
+        """Files and frames that nothing explains."""
+        wrong = (entry.file for entry in self.entries if entry.fate is Fate.UNEXPLAINED or not entry.reason)
+        return (*wrong, *self.orphans)
+
+    @property
     def balanced(self) -> bool:
         """True if every file received was processed or is explained, and nothing is there that was not received."""
-        return not self.orphans and all(entry.fate is not Fate.UNEXPLAINED and entry.reason for entry in self.entries)
+        return not self.unexplained
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightReport(Ledger):
+    """Everything about one night."""
+
+    night: date
+    steps: tuple[StepTime, ...]
+    products: tuple[ProductLine, ...]
+    statics: tuple[StaticLine, ...] = ()
 
     @property
     def score(self) -> Score:
@@ -183,26 +195,46 @@ def compile_report(session: Session, night: date, incoming: Mapping[Path, str]) 
         Files that lie in the incoming folder, each with why it was not taken in yet, or ''. Those that the registry
         knows count as it says.
     """
-    frames = session.scalars(select(Frame).where(Frame.night == night).order_by(Frame.mjd, Frame.id)).all()
-    nameless = session.scalars(select(Arrival).where(Arrival.frame_id.is_(None)).order_by(Arrival.id)).all()
-    arrivals = [arrival for frame in frames for arrival in frame.arrivals]
-    arrivals += [arrival for arrival in nameless if night_of_arrival(arrival) == night]
-    lying = [path for path in incoming if night_of_name(path.name) == night]
-    known = set(session.scalars(select(Arrival.path).where(Arrival.path.in_([str(path) for path in lying]))))
+    ledger = read_ledger(session, night, incoming)
     steps = session.scalars(select(Step).join(Group).where(Group.night == night).order_by(Step.id)).all()
     products = session.scalars(
         select(Product).join(Step).join(Group).where(Group.night == night).order_by(Product.id)
     ).all()
     return NightReport(
         night=night,
+        entries=ledger.entries,
+        steps=tuple(step_time(step) for step in steps),
+        products=tuple(product_line(product) for product in products),
+        orphans=ledger.orphans,
+        statics=static_lines(steps),
+    )
+
+
+def read_ledger(session: Session, night: date, incoming: Mapping[Path, str]) -> Ledger:
+    """Read what became of every file of a night; the parameters are those of ``compile_report``."""
+    frames = session.scalars(
+        select(Frame).where(Frame.night == night).order_by(Frame.mjd, Frame.id).options(selectinload(Frame.arrivals))
+    ).all()
+    nameless = session.scalars(select(Arrival).where(Arrival.frame_id.is_(None), _may_be_of(night)))
+    arrivals = [arrival for frame in frames for arrival in frame.arrivals]
+    arrivals += [arrival for arrival in nameless if night_of_arrival(arrival) == night]
+    lying = [path for path in incoming if night_of_name(path.name) == night]
+    known = set(session.scalars(select(Arrival.path).where(Arrival.path.in_([str(path) for path in lying]))))
+    return Ledger(
         entries=(
             *(ledger_entry(arrival) for arrival in sorted(arrivals, key=lambda row: (row.first_seen, row.id))),
             *(_awaited(path, incoming[path]) for path in lying if str(path) not in known),
         ),
-        steps=tuple(step_time(step) for step in steps),
-        products=tuple(product_line(product) for product in products),
         orphans=tuple(frame.dp_id for frame in frames if not frame.arrivals),
-        statics=static_lines(steps),
+    )
+
+
+def _may_be_of(night: date) -> ColumnElement[bool]:
+    """Return the condition on arrivals that ``night_of_arrival`` may have this night: by name, or first seen in it."""
+    dates = (night, night + timedelta(days=1))
+    return or_(
+        *(Arrival.path.contains(f"MUSE.{day}T", autoescape=True) for day in dates),
+        Arrival.first_seen.between(night_ends(night - timedelta(days=1)), night_ends(night)),
     )
 
 

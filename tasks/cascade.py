@@ -323,7 +323,7 @@ STEPS = (
         pair=Pair(tag=Tag.ASTROMETRY, days=_PAIR_DAYS),
     ),
     CascadeStep(
-        name="twilight", raw=Tag.SKYFLAT, recipe=MUSE_TWILIGHT, usual=4, minimum=3,
+        name="twilight", raw=Tag.SKYFLAT, recipe=MUSE_TWILIGHT, usual=3, minimum=3,  # P-CAL: 3 or more
         needs=(
             _BIAS, _DARK, _FLAT, _TRACE, _WAVECAL_BY_ID, _GEOMETRY, _BADPIX,
             _static("VIGNETTING_MASK", optional=True),

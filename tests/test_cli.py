@@ -170,12 +170,14 @@ def test_status_counts_what_there_is(musecal: Musecal) -> None:
 
 @pytest.mark.usefixtures("night")
 def test_the_night_report_for_people_and_for_programs(musecal: Musecal) -> None:
-    record = answer(musecal("night", str(NIGHT), "--json"))
+    result = musecal("night", str(NIGHT), "--json")
+    record = json.loads(result.stdout)
+    assert (record["verdict"], result.exit_code) == ("FAIL", ExitCode.FAIL)  # the exposure has no flat
     assert record["balanced"] is True
     assert len(record["entries"]) == record["received"] == 10
     page = musecal("night", str(NIGHT)).stdout
-    for told in (*(name_of(number) for number in (0, 10, 50)), PRODUCT, "BIAS MASTERn RON", "The ledger balances"):
-        assert told in page
+    told = (*(name_of(number) for number in (0, 10, 50)), PRODUCT, "BIAS MASTERn RON", "The ledger balances", "FAIL")
+    assert [text for text in told if text not in page] == []
 
 
 def test_the_night_report_fails_if_the_ledger_does_not_balance(night: Registry, musecal: Musecal) -> None:
@@ -183,8 +185,27 @@ def test_the_night_report_fails_if_the_ledger_does_not_balance(night: Registry, 
         arrival = session.scalars(select(Arrival).where(Arrival.state == ArrivalState.QUARANTINED)).one()
         arrival.reason = ""
     result = musecal("night", str(NIGHT))
-    assert result.exit_code == ExitCode.NOT_IN_ORDER
-    assert f"nothing explains {name_of(50)}" in " ".join(result.stdout.split())
+    assert result.exit_code == ExitCode.FAIL
+    page = " ".join(result.stdout.split())
+    assert f"FAIL Nothing explains {name_of(50)}." in page
+    assert f"nothing explains {name_of(50)}" in page
+
+
+@pytest.mark.usefixtures("night")
+def test_completeness_of_the_last_nights_for_people_and_for_programs(musecal: Musecal) -> None:
+    result = musecal("completeness", "--night", str(NIGHT), "--json")
+    record = json.loads(result.stdout)
+    assert [night["night"] for night in record["nights"]] == [f"2026-06-{day}" for day in range(11, 18)]
+    assert [night["verdict"] for night in record["nights"]] == ["WARN"] * 6 + ["FAIL"]
+    assert (record["verdict"], result.exit_code) == ("FAIL", ExitCode.FAIL)
+    [bias] = [item for item in record["nights"][-1]["calibrations"] if item["tag"] == "BIAS"]
+    assert (bias["standing"], bias["found"], bias["number"], bias["setting"]) == ("NOK", 3, 11, {"readout": "SCI1.0"})
+    page = musecal("completeness", "--night", str(NIGHT)).stdout
+    for told in ("06-11", "06-17", "MISSING", "WFM-NOAO-N, SCI1.0", "BIAS in SCI1.0 NOK: G1 has 3 of 11"):
+        assert told in page
+    empty = musecal("completeness", "--night", "2026-06-11", "--nights", "1")
+    assert empty.exit_code == ExitCode.WARN
+    assert musecal("completeness", "--nights", "0").exit_code == ExitCode.USAGE
 
 
 @pytest.mark.usefixtures("night")

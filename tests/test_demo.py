@@ -15,6 +15,7 @@ from daemon.cli.errors import RefusedError
 from daemon.cli.progress import Progress
 from daemon.demo import SETTINGS, SETTINGS_FILE, Demonstration, demonstrate
 from daemon.report import Entry, Fate, NightReport, ProductLine, StepTime
+from daemon.verdict import Examination
 from recipes.simulator.night import NightPlan
 from recipes.simulator.schedule import Sequence
 
@@ -30,7 +31,9 @@ PRODUCT = ProductLine(
     score="", channels=(1,), size=1, inputs=(), further_values=0,
 )  # fmt: skip
 REPORT = NightReport(night=NIGHT, entries=(ENTRY,), steps=(STEP,), products=(PRODUCT,), orphans=())
-GIVEN = Demonstration(report=REPORT, lost=(), findings=(), troubles=(), seconds=60.0)
+GIVEN = Demonstration(
+    report=REPORT, examination=Examination(nights=(), take=()), lost=(), findings=(), troubles=(), seconds=60.0
+)  # fmt: skip
 
 
 def test_a_demonstration_is_in_order_if_everything_is() -> None:

@@ -17,6 +17,7 @@ for panel, commands in {
     "Looking": (
         views.status,
         views.night,
+        views.completeness,
         views.queue,
         views.show,
         views.why,

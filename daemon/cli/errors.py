@@ -23,6 +23,13 @@ class ExitCode(IntEnum):
     NOT_FOUND = 3  # nothing goes by this identifier
     REFUSED = 4  # not possible in the present state
     UNREACHABLE = 5  # a file, the registry or the broker cannot be reached
+    WARN = 6  # `musecal night` and `musecal completeness`: the verdict on the nights is WARN
+    FAIL = 7  # likewise: the verdict is FAIL
+
+    @classmethod
+    def of_verdict(cls, verdict: str) -> "ExitCode":
+        """Return the code of a verdict on nights: PASS, WARN or FAIL."""
+        return cls.DONE if verdict == "PASS" else cls[verdict]
 
 
 class UsageError(Exception):

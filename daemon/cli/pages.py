@@ -253,11 +253,76 @@ def _pairs(lines: Iterable[tuple[str, object]]) -> RenderableType:
     return made
 
 
-def night_page(report: NightReport) -> list[RenderableType]:
-    """Return the night report."""
+_VERDICT_STYLE = {"PASS": "bold green", "WARN": "bold yellow", "FAIL": "bold red"}
+_STANDING_STYLE = {"OK": "green", "PENDING": "cyan", "NOK": "yellow", "MISSING": "bold red"}
+
+
+def completeness_page(record: Record) -> list[RenderableType]:
+    """Return how the calibrations of nights stand, a column a night; then why nights do not pass, and what to take."""
+    nights = record["nights"]
+    standings = {
+        (item["tag"], cell(list(item["setting"].values())).plain, f"{night['night']}"): item
+        for night in nights
+        for item in night["calibrations"]
+    }
+    rows = [
+        (*kind, *(_standing_text(standings.get((*kind, f"{night['night']}"))) for night in nights))
+        for kind in dict.fromkeys(key[:2] for key in standings)
+    ]
+    verdicts = [Text(night["verdict"], _VERDICT_STYLE[night["verdict"]]) for night in nights]
+    columns = ("type", "setting", *(f"{night['night']:%m-%d}" for night in nights))
+    page: list[RenderableType] = [
+        table("", columns, [*rows, (Text("verdict", "bold"), Text(""), *verdicts)], unbroken=columns),
+        "",
+    ]
+    for night in nights:
+        page += _verdict_lines(night)
+    return [*page, *_take_lines(record)]
+
+
+def _verdict_lines(night: Record) -> list[RenderableType]:
+    """Return the verdict on a night and why it does not pass."""
+    verdict, over = night["verdict"], "" if night["over"] else ", not over yet"
+    head = Text.assemble((f"Night {night['night']}{over}: ", "bold"), (verdict, _VERDICT_STYLE[verdict]))
+    return [
+        head,
+        *(
+            Text.assemble("  ", (reason["verdict"], _VERDICT_STYLE[reason["verdict"]]), f" {reason['sentence']}")
+            for reason in night["reasons"]
+        ),
+    ]
+
+
+def _take_lines(record: Record) -> list[RenderableType]:
+    remedies = {item["remedy"]: None for night in record["nights"] for item in night["calibrations"] if item["remedy"]}
+    lines = [take["sentence"] for take in record["take"]] + [f"Without new frames: {remedy}." for remedy in remedies]
+    return ["", Text("What to do next", "bold"), *(Text(f"  {line}") for line in lines)] if lines else []
+
+
+def _standing_text(item: Record | None) -> Text:
+    """Return how a calibration stands in one cell; in brackets what was taken without being in the plan."""
+    if item is None:
+        return Text("")
+    text = item["standing"] if item["wanted"] else f"({item['standing']})"
+    return Text(text, _STANDING_STYLE[item["standing"]] if item["score"] != "yellow" else "yellow")
+
+
+def night_page(report: NightReport, record: Record) -> list[RenderableType]:
+    """Return the night report; ``record`` is that of the examination of the night."""
+    [night] = record["nights"]
+    plan = [
+        (
+            item["tag"], list(item["setting"].values()), _standing_text(item), f"{item['found']} of {item['number']}",
+            item["reason"],
+        )
+        for item in night["calibrations"]
+    ]  # fmt: skip
     ledger = [(_fate_text(fate), number) for fate, number in sorted(report.fates.items(), key=lambda item: -item[1])]
     page: list[RenderableType] = [
-        Text(f"Night {report.night}", style="bold"),
+        *_verdict_lines(night),
+        "",
+        table("Calibration plan", ("type", "setting", "", "frames", "why"), plan, unbroken=("frames",)),
+        *_take_lines(record),
         "",
         table(
             "Files received, and what became of them",
@@ -300,15 +365,15 @@ def _engine(version: str) -> str:
     return f" ({version})" if engine_of(version) is Engine.ESOREX else ""
 
 
-def demonstration_page(given: "Demonstration", folder: Path) -> list[RenderableType]:
-    """Return the night report of a demonstration, and how it ended."""
+def demonstration_page(given: "Demonstration", record: Record, folder: Path) -> list[RenderableType]:
+    """Return the night report of a demonstration, and how it ended; ``record`` is as for ``night_page``."""
     faults = [f"{file} was delivered, and the ledger does not hold it." for file in given.lost]
     faults += [f"{step.step} {step.name} is {step.state}: {step.remark or '-'}" for step in given.report.unfinished]
     faults += [finding.sentence for finding in given.findings]
     faults += given.troubles
     cpu = sum(step.cpu for step in given.report.steps)
     return [
-        *night_page(given.report),
+        *night_page(given.report, record),
         *(Text(fault, style="bold red") for fault in faults),
         f"{duration_text(given.seconds)} from start to end; {duration_text(cpu)} of CPU for the reduction.",
         f"Look around with: musecal status --settings {folder}/settings.toml (night, show, why, products, verify)",
@@ -321,10 +386,7 @@ def balance_text(report: NightReport) -> Text:
         return Text(
             f"The ledger balances: {len(report.entries)} received, each processed or explained.", style="bold green"
         )
-    wrong = [entry.file for entry in report.entries if entry.fate is Fate.UNEXPLAINED or not entry.reason]
-    return Text(
-        f"The ledger does not balance: nothing explains {', '.join([*wrong, *report.orphans])}.", style="bold red"
-    )
+    return Text(f"The ledger does not balance: nothing explains {', '.join(report.unexplained)}.", style="bold red")
 
 
 def _product_lines(line: ProductLine) -> list[RenderableType]:

@@ -180,14 +180,16 @@ def demo(
     from rich.console import Console
 
     from daemon.cli.pages import demonstration_page
+    from daemon.cli.records import examination_record, night_record
     from daemon.demo import demonstrate
-    from daemon.report import report_record
     from recipes.simulator.night import NightPlan
 
     plan = NightPlan(night=night.date(), channels=parse_channels(channels), seed=seed)
     given = demonstrate(folder, plan, Console(stderr=as_json, highlight=False))
+    record = examination_record(given.examination)
     if as_json:
-        print_json(report_record(given.report) | {"seconds": given.seconds, "in_order": given.in_order})
+        told = {"seconds": given.seconds, "in_order": given.in_order}
+        print_json(night_record(given.report, record) | told)
     else:
-        print_table(*demonstration_page(given, folder))
+        print_table(*demonstration_page(given, record, folder))
     raise typer.Exit(ExitCode.DONE if given.in_order else ExitCode.NOT_IN_ORDER)

@@ -7,10 +7,14 @@ from typing import Any
 
 from archive.models import Arrival, Event, Frame, Group, Part, Product, Step, Use
 from archive.night import time_of
+from archive.setup import Setup, SetupKey
 from archive.states import PartState, Score
 from archive.validity import Validity
 from daemon.cli.identifiers import Subject, label
+from daemon.report import NightReport, report_record
+from daemon.verdict import Examination, JudgedNight
 from tasks.cascade import RECIPES, RULES, STEPS, STEPS_BY_TAG, Need
+from tasks.completeness import Take
 from tasks.engines import engine_of
 from tasks.intake import Taken
 from tasks.orders import waits_for_pair
@@ -320,5 +324,56 @@ def _need(need: Need) -> Record:
     }
 
 
+def examination_record(examination: Examination) -> Record:
+    """Return the verdicts on nights, how their calibrations stand, and what is worth taking."""
+    return {
+        "verdict": examination.verdict,
+        "nights": [judged_record(night) for night in examination.nights],
+        "take": [take_record(take) for take in examination.take],
+    }
+
+
+def night_record(report: NightReport, examined: Record) -> Record:
+    """Return the night report, with the verdict before it; ``examined`` is the examination of that night alone."""
+    [judged] = examined["nights"]
+    return {**judged, "take": examined["take"], **report_record(report)}
+
+
+def judged_record(judged: JudgedNight) -> Record:
+    """Return the verdict on a night with its reasons, and how its calibrations stand."""
+    return {
+        "night": judged.night,
+        "over": judged.completeness.over,
+        "verdict": judged.verdict,
+        "score": judged.score,
+        "reasons": [vars(reason) for reason in judged.reasons],
+        "calibrations": [
+            vars(calibration)
+            | {
+                "setting": _keys(calibration.setting),
+                "sources": list(calibration.sources),
+                "serves": list(calibration.serves),
+                "take": take_record(calibration.take) if calibration.take else None,
+            }
+            for calibration in judged.completeness.calibrations
+        ],
+    }
+
+
+def take_record(take: Take) -> Record:
+    """Return frames that are worth taking, with the sentence."""
+    return vars(take) | {
+        "lamps": list(take.lamps),
+        "setting": _keys(take.setting),
+        "nights": [{"night": night, "level": level} for night, level in take.nights],
+        "sentence": str(take),
+    }
+
+
 def _setup(row: Frame | Product) -> Record:
     return {key: value for key, value in vars(row.setup).items() if value not in ("", 0)}
+
+
+def _keys(setting: Setup) -> Record:
+    """Return the keys of a setup that is nothing but a setting."""
+    return {key: value for key, (value, _) in setting.differences(Setup(), tuple(SetupKey)).items()}

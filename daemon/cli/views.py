@@ -34,19 +34,61 @@ def night(
     as_json: AsJson = False,
     settings_file: SettingsFile = None,
 ) -> None:
-    """Report a night: every file and what became of it, products, times. Code 1 if the ledger does not balance."""
+    """Report a night: its verdict, every file and what became of it, products, times. Code 6 for WARN, 7 for FAIL."""
     from daemon.cli.opening import open_site
     from daemon.cli.pages import night_page
+    from daemon.cli.records import examination_record, night_record
     from daemon.cli.standing import lying
-    from daemon.report import compile_report, report_record
+    from daemon.report import compile_report
+    from daemon.verdict import examine
 
     with open_site(settings_file) as site, site.registry.read() as session:
-        report = compile_report(session, date_.date(), lying(site.settings))
+        wanted, incoming = date_.date(), lying(site.settings)
+        report = compile_report(session, wanted, incoming)
+        level = site.settings.plan.level
+        examination = examine(session, wanted, 1, incoming=incoming, level=level, now=site.clock())
+    record = examination_record(examination)
     if as_json:
-        print_json(report_record(report))
+        print_json(night_record(report, record))
     else:
-        print_table(*night_page(report))
-    raise typer.Exit(ExitCode.DONE if report.balanced else ExitCode.NOT_IN_ORDER)
+        print_table(*night_page(report, record))
+    raise typer.Exit(ExitCode.of_verdict(examination.verdict))
+
+
+@answering
+def completeness(
+    *,
+    last: Annotated[
+        datetime | None,
+        typer.Option(
+            "--night", metavar="DATE", formats=["%Y-%m-%d"], help="The last night; the present one if not given."
+        ),
+    ] = None,
+    nights: Annotated[int, typer.Option(min=1, max=366, help="How many nights, back from the last.")] = 7,
+    as_json: AsJson = False,
+    settings_file: SettingsFile = None,
+) -> None:
+    """Hold nights against the calibration plan, as ESO's calChecker: what is there, what is not, what to take next.
+
+    Ends with code 0 if every night passes, 6 if the worst verdict is WARN, 7 if it is FAIL.
+    """
+    from archive.night import mjd_of, night_of
+    from daemon.cli.opening import open_site
+    from daemon.cli.pages import completeness_page
+    from daemon.cli.records import examination_record
+    from daemon.cli.standing import lying
+    from daemon.verdict import examine
+
+    with open_site(settings_file) as site, site.registry.read() as session:
+        now, level = site.clock(), site.settings.plan.level
+        wanted = day(last) or night_of(mjd_of(now))
+        examination = examine(session, wanted, nights, incoming=lying(site.settings), level=level, now=now)
+    record = examination_record(examination)
+    if as_json:
+        print_json(record)
+    else:
+        print_table(*completeness_page(record))
+    raise typer.Exit(ExitCode.of_verdict(examination.verdict))
 
 
 @answering
