@@ -9,7 +9,7 @@ from pathlib import Path
 
 from archive.delivery import Delivery, deliver
 from archive.naming import cleaned, suffix_of
-from tasks.associations import AssociatedFile, Association, Tree
+from tasks.associations import AssociatedFile, Tree
 
 
 class Names(StrEnum):
@@ -36,17 +36,6 @@ class Unfit(Exception):  # noqa: N818 - reads as what it is
 def files_of(trees: Sequence[Tree]) -> list[AssociatedFile]:
     """Return the files of several trees, each once."""
     return list({file.dp_id: file for tree in trees for file in tree.files()}.values())
-
-
-def messages_of(association: Association) -> Iterator[str]:
-    """Yield what there is to say about a tree, each sentence once, from the top."""
-    said: set[str] = set()
-    waiting = [association]
-    while waiting:
-        one = waiting.pop(0)
-        yield from (text for text in one.messages if text not in said)
-        said.update(one.messages)
-        waiting[:0] = one.associated
 
 
 def name_files(files: Sequence[AssociatedFile], names: Names) -> Mapping[str, str]:

@@ -178,10 +178,8 @@ def _text(files: "Sequence[tuple[Path, str]]") -> str:
 
 def _complain(trees: "Sequence[Tree]", *, strict: bool) -> None:
     """Print what there is to say of the trees to the standard error, where it is not in the way of a SOF."""
-    from tasks.retrieval import messages_of
-
     for tree in trees:
-        for message in messages_of(tree.top):
+        for message in tree.messages():
             print_error(f"{tree.top.files[0].dp_id}: {message}")
     if strict and (missing := [tree.top.files[0].dp_id for tree in trees if not tree.top.complete]):
         raise RefusedError(
@@ -194,15 +192,13 @@ def _code(trees: "Sequence[Tree]") -> ExitCode:
 
 
 def _tree_record(tree: "Tree") -> "Record":
-    from tasks.retrieval import messages_of
-
     return {
         "frame": tree.top.files[0].dp_id,
         "asked": tree.asked,
         "mode": tree.mode,
         "complete": tree.top.complete,
         "certified": tree.top.certified,
-        "messages": list(messages_of(tree.top)),
+        "messages": list(tree.messages()),
     }
 
 
