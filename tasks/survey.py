@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from archive.models import Frame, Group, Product, Step, Use
@@ -99,15 +99,15 @@ def _unweighed(session: Session, policy: Policy) -> Iterator[tuple[int, int, str
 
     Those come first that others are made of, so that no step is made again before what it takes is.
     """
-    left = _MOST_WEIGHED
-    for step in STEPS:
-        if left and step.recipe_name in RECIPES:
-            digest = policy.method_of(step).digest
-            other = or_(Step.weighed < digest, Step.weighed > digest)  # != would not go by the index
-            wanted = select(Step.id, Step.group_id).where(Step.name == step.name, other, Step.state == StepState.DONE)
-            found = session.execute(wanted.order_by(Step.id).limit(left)).all()
-            left -= len(found)
-            yield from ((step_id, group_id, digest) for step_id, group_id in found)
+    digests = {step.name: policy.method_of(step).digest for step in STEPS if step.recipe_name in RECIPES}
+    other = (
+        and_(Step.name == name, or_(Step.weighed < digest, Step.weighed > digest))  # != would not go by the index
+        for name, digest in digests.items()
+    )
+    place = case({name: number for number, name in enumerate(digests)}, value=Step.name)
+    wanted = select(Step.id, Step.group_id, Step.name).where(Step.state == StepState.DONE, or_(*other))
+    for step_id, group_id, name in session.execute(wanted.order_by(place, Step.id).limit(_MOST_WEIGHED)):
+        yield step_id, group_id, digests[name]
 
 
 def unsettled(session: Session, settings: Settings) -> bool:

@@ -70,15 +70,17 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_world(tmp_path_factory: pytest.TempPathFactory, sqlite: Path) -> MakeWorld:
-    """Make a world on a SQLite registry of its own; the sections of its settings are the arguments."""
-    numbers, folder = count(), tmp_path_factory.mktemp("worlds")
+def make_world(sqlite: Path) -> Iterator[MakeWorld]:
+    """Make a world on a SQLite registry of its own, in memory where that can be; the arguments are its settings."""
+    memory = Path("/dev/shm")  # noqa: S108 - a name of its own is made there
+    numbers, folder = count(), Path(tempfile.mkdtemp(prefix="musecal-", dir=memory if memory.is_dir() else None))
 
     def make(**sections: Any) -> World:  # noqa: ANN401 - what pydantic takes
         path = shutil.copy(sqlite, folder / f"{next(numbers)}.sqlite")
         return World(Registry(f"sqlite:///{path}"), **sections)
 
-    return make
+    yield make
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -241,7 +241,9 @@ class World:
             for step in session.scalars(select(Step).where(Step.id.in_(newest))):
                 made_from = {(use.tag, use.frame.digest) for use in step.uses if use.frame}
                 made_from |= {
-                    (use.tag, use.product.step.group.key) for use in step.uses if use.product and use.product.step
+                    (use.tag, use.product.step.group.key if use.product.step else use.product.name)
+                    for use in step.uses
+                    if use.product
                 }
                 found[f"{step.name} {step.group.key}"] = (step.state, step.missing, step.warnings, made_from)
             found["current frames"] = set(session.scalars(select(Frame.digest).where(Frame.superseded_by.is_(None))))
