@@ -124,7 +124,9 @@ READOUT_NAMES: Mapping[str, str] = MappingProxyType({"SCI1.0": "slow"})
 SUFFIXES = (".fits", ".fits.fz", ".fits.gz", ".fits.Z")  # what a frame may come as
 LONGEST_ID = 64  # characters of a data-product identifier in the registry
 
-_NAME = re.compile(r"MU_(?P<code>[A-Z]{4})_(?P<day>[0-9]{6})(?P<letter>[A-Z]+)(?:_(?P<setting>[a-z0-9.\-_]+))?\.fits")
+_NAME = re.compile(
+    r"MU_(?P<code>[A-Z]{4})_(?P<day>[0-9]{6})(?P<letter>[A-Z]+)(?:_(?P<setting>[a-z0-9.\-_]+))?(?:-\d\d)?\.fits"
+)
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+\-]{0,200}")
 
 
@@ -165,6 +167,11 @@ def product_name(catg: str, day: date, letter: str, setup: Setup) -> str:
 def static_name(catg: str, day: date, letter: str, setup: Setup) -> str:
     """Name a static calibration as ``product_name`` does, with the day on which its validity begins."""
     return _name(STATIC_CODES, catg, day, letter, setup)
+
+
+def channel_name(name: str, channel: int) -> str:
+    """Return the name of the file of one channel, of a product that comes as one a channel: it ends in ``-05``."""
+    return f"{name.removesuffix('.fits')}-{channel:02d}.fits"
 
 
 def parse_name(name: str) -> ProductName:

@@ -70,6 +70,8 @@ class Candidate:
         No pipeline takes its type any more.
     paired : bool
         False for half of a monthly pair whose other half is not there, or was rejected.
+    run, channel : str, int
+        Of the file of one channel that another pipeline's run made: which run, and which channel.
     """
 
     product_id: int | None
@@ -84,6 +86,8 @@ class Candidate:
     until: float = math.inf
     obsolete: bool = False
     paired: bool = True
+    run: str = ""
+    channel: int = 0
 
 
 class Cause(StrEnum):
@@ -363,7 +367,26 @@ def candidates(session: Session, catg: str, *, mjd: float, days: float) -> list[
         beyond = rows.where(Product.static.is_(False))
         queries.append(beyond.where(Product.mjd < first).order_by(Product.mjd.desc()).limit(NEIGHBOURS))
         queries.append(beyond.where(Product.mjd > last).order_by(Product.mjd).limit(NEIGHBOURS))
-    return [candidate_of(row, paired=row.paired) for query in queries for row in session.execute(query)]
+    found = [candidate_of(row, paired=row.paired) for query in queries for row in session.execute(query)]
+    return [files[0] for files in sets_of(found)]
+
+
+def sets_of(candidates: Iterable[Candidate]) -> list[tuple[Candidate, ...]]:
+    """Join candidates of one type that are the files of one run, one a channel: the first of a set stands for it.
+
+    Of each channel it is the latest one that may be used. One that may not be used is alone, as any other product.
+    """
+    sets: dict[str, dict[int, Candidate]] = {}
+    alone = []
+    for candidate in sorted(candidates, key=lambda candidate: (candidate.product_id or 0, candidate.name)):
+        if not candidate.run or not feeds(candidate.certification, candidate.score):
+            alone.append((candidate,))
+            continue
+        files = sets.setdefault(candidate.run, {})
+        if candidate.made > files.setdefault(candidate.channel, candidate).made:
+            files[candidate.channel] = candidate
+    joined = (sorted(files.values(), key=lambda candidate: candidate.product_id or 0) for files in sets.values())
+    return [*alone, *map(tuple, joined)]
 
 
 def astrometry_for(session: Session, geometry: Product, *, setup: Setup, mjd: float) -> Choice:
@@ -388,12 +411,18 @@ def astrometry_for(session: Session, geometry: Product, *, setup: Setup, mjd: fl
 
 
 def siblings(session: Session, product: Product) -> list[Product]:
-    """Return the files of a static calibration that comes as one a channel: of each channel the latest version.
+    """Return the files of a calibration that comes as one a channel: of each channel the latest version.
 
-    Of any other product it is the product alone.
+    Those of a static one are of one day, those that another pipeline made of one run. Of any other product it is the
+    product alone.
     """
-    if not product.static or len(product.channels) != 1:
+    if len(product.channels) != 1 or not (product.static or product.run):
         return [product]
+    if not product.static:
+        rows = {row.id: row for row in session.scalars(select(Product).where(*_of_run(product)))}
+        files = [candidate_of(row, paired=True) for row in rows.values()]
+        of_set = next((found for found in sets_of(files) if len(found) > 1 or found[0].product_id == product.id), ())
+        return sorted((rows[file.product_id or 0] for file in of_set), key=lambda row: row.channels)
     alike = (Product.catg == product.catg, Product.static, Product.mjd == product.mjd)
     best: dict[int, Product] = {}
     for other in session.scalars(select(Product).where(*alike).order_by(Product.id)):
@@ -411,6 +440,10 @@ def feeding(product: type[Product]) -> ColumnElement[bool]:
     return or_(product.certification == Certification.CERTIFIED, provisional)
 
 
+def _of_run(product: Product) -> tuple[ColumnElement[bool], ...]:
+    return Product.catg == product.catg, Product.run == product.run, Product.static.is_(False)
+
+
 _other = aliased(Product)
 # Whether the other half of a monthly pair is there and may be used: of a geometry table its astrometric solution, of a
 # solution the table that it was made with.
@@ -424,7 +457,7 @@ PAIRED = (
 )
 _COLUMNS = (
     Product.id, Product.name, Product.catg, Product.mjd, Product.certification, Product.score, Product.static,
-    Product.created,
+    Product.created, Product.run, Product.channels,
     Product.response, Product.step_id, Product.geometry_id, *(getattr(Product, key) for key in SetupKey),
 )  # fmt: skip
 
@@ -438,6 +471,7 @@ def candidate_of(row: Product | Row[Any], *, paired: bool) -> Candidate:
         ``PAIRED`` of it.
     """
     static = STATIC_CODES.get(row.catg) if row.static else None
+    of_channel = not row.static and bool(row.run) and len(row.channels) == 1
     # A table from outside is whole as it is; one that was made here serves nobody before the pair is there.
     alone = row.catg != "ASTROMETRY_WCS" and (row.catg != "GEOMETRY_TABLE" or row.step_id is None)
     return Candidate(
@@ -453,4 +487,6 @@ def candidate_of(row: Product | Row[Any], *, paired: bool) -> Candidate:
         until=static.until if static else math.inf,
         obsolete=static.obsolete if static else False,
         paired=alone or paired,
+        run=row.run if of_channel else "",
+        channel=row.channels[0] if of_channel else 0,
     )

@@ -28,14 +28,14 @@ def series(catg: str, setup: Setup) -> Select[Product]:
 
 
 def before(session: Session, catg: str, setup: Setup, mjd: float) -> Product | None:
-    """Return the last product observed before a time."""
-    earlier = series(catg, setup).where(Product.mjd < mjd)
+    """Return the last product observed before a time that was made here."""
+    earlier = series(catg, setup).where(Product.mjd < mjd, Product.run == "")
     return session.scalars(earlier.order_by(Product.mjd.desc(), Product.name).limit(1)).one_or_none()
 
 
 def after(session: Session, catg: str, setup: Setup, mjd: float) -> Product | None:
-    """Return the first product observed after a time."""
-    later = series(catg, setup).where(Product.mjd > mjd)
+    """Return the first product observed after a time that was made here."""
+    later = series(catg, setup).where(Product.mjd > mjd, Product.run == "")
     return session.scalars(later.order_by(Product.mjd, Product.name).limit(1)).one_or_none()
 
 

@@ -69,15 +69,11 @@ class Store:
         FileExistsError
             Another content has this name.
         """
-        if transfer is Transfer.LEAVE:
-            return path.absolute()
-        target = self.raw / night.isoformat() / safe_file_name(name)
-        # Bytes that belong to somebody else could still be changed by their owner.
-        foreign = path.is_symlink() or path.stat().st_uid != os.geteuid()
-        _place(path, target, own_bytes=foreign or transfer is Transfer.COPY)
-        if transfer is Transfer.MOVE:
-            target.chmod(READ_ONLY)
-        return target
+        return self._keep(path, self.raw / night.isoformat() / safe_file_name(name), transfer)
+
+    def keep_product(self, path: Path, night: date, name: str, *, transfer: Transfer) -> Path:
+        """Put a product that was made elsewhere in its place and return that, as ``keep_raw`` does."""
+        return self._keep(path, self.products / night.isoformat() / safe_file_name(name), transfer)
 
     def keep_static(self, path: Path, name: str, *, transfer: Transfer) -> Path:
         """Put a static calibration in its place, read-only, and return that; ``path`` itself stays until ``let_go``.
@@ -173,6 +169,16 @@ class Store:
         """Yield every raw frame, product and static calibration, and every remainder of a killed process."""
         for folder in (self.raw, self.products, self.statics):
             yield from sorted(path for path in folder.rglob("*") if not path.is_dir())
+
+    def _keep(self, path: Path, target: Path, transfer: Transfer) -> Path:
+        if transfer is Transfer.LEAVE:
+            return path.absolute()
+        # Bytes that belong to somebody else could still be changed by their owner.
+        foreign = path.is_symlink() or path.stat().st_uid != os.geteuid()
+        _place(path, target, own_bytes=foreign or transfer is Transfer.COPY)
+        if transfer is Transfer.MOVE:
+            target.chmod(READ_ONLY)
+        return target
 
     def _publish(self, temporary: Path, target: Path) -> Published:
         size, digest = temporary.stat().st_size, digest_of(temporary)

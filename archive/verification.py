@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from astropy.io import fits
-from sqlalchemy import and_, select
+from sqlalchemy import and_, or_, select
 
 from archive.models import Arrival, Frame, Product
 from archive.registry import Registry
@@ -19,7 +19,7 @@ _STRANGE = (
 )
 
 
-_FROM_OUTSIDE = and_(Product.static, Product.step_id.is_(None))
+_FROM_OUTSIDE = or_(and_(Product.static, Product.step_id.is_(None)), Product.run != "")
 
 
 class Fault(StrEnum):
@@ -55,7 +55,7 @@ def verify(registry: Registry, store: Store) -> Iterator[Finding]:
         altered = list(_check_bytes(Path(path), size, digest))
         yield from altered or _check_units(Path(path), lenient=from_outside)
     for kept in quarantined:
-        if kept and not Path(kept).exists():
+        if kept and Path(kept).is_relative_to(store.quarantined) and not Path(kept).exists():
             yield Finding(Fault.MISSING, Path(kept), f"{kept} was quarantined, but is gone from there.")
     known = {path for path, *_ in [*frames, *products]}
     strangers = [file for file in store.files() if str(file) not in known]

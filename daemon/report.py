@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session, selectinload
 
 from archive.models import Arrival, Frame, Group, Measurement, Product, Step
@@ -42,6 +42,7 @@ class Fate(StrEnum):
     INCOMPLETE = "incomplete"  # its group ended below the minimum
     NO_RECIPE = "no recipe yet"  # the cascade has a step for it, the recipe is not written
     STATIC = "static calibration"  # in the archive, for every night of its time
+    ARCHIVED = "archived"  # it came with an existing archive, of which nothing is made by itself
     NOT_PROCESSED = "not processed"  # recognised; the cascade has no step for it
     UNKNOWN = "unknown"  # no rule recognises it
     DUPLICATE = "duplicate"
@@ -215,8 +216,11 @@ def read_ledger(session: Session, night: date, incoming: Mapping[Path, str]) -> 
     frames = session.scalars(
         select(Frame).where(Frame.night == night).order_by(Frame.mjd, Frame.id).options(selectinload(Frame.arrivals))
     ).all()
-    nameless = session.scalars(select(Arrival).where(Arrival.frame_id.is_(None), _may_be_of(night)))
+    of_products = select(Arrival).outerjoin(Product, Arrival.product_id == Product.id)
+    elsewhere = and_(Product.run.is_not(None), Product.run != "")
+    nameless = session.scalars(of_products.where(Arrival.frame_id.is_(None), ~elsewhere, _may_be_of(night)))
     arrivals = [arrival for frame in frames for arrival in frame.arrivals]
+    arrivals += session.scalars(of_products.where(elsewhere, Product.night == night))
     arrivals += [arrival for arrival in nameless if night_of_arrival(arrival) == night]
     lying = [path for path in incoming if night_of_name(path.name) == night]
     known = set(session.scalars(select(Arrival.path).where(Arrival.path.in_([str(path) for path in lying]))))
@@ -289,6 +293,8 @@ def _fate(arrival: Arrival) -> tuple[Fate, str]:
             return _fate_of_frame(arrival.frame)
         case ArrivalState.INGESTED if arrival.product:
             product = arrival.product
+            if product.run:
+                return Fate.ARCHIVED, f"It is P{product.id}, which another pipeline made."
             return Fate.STATIC, f"It is P{product.id}, valid from {time_of(product.mjd):%Y-%m-%d} on."
         case _:
             return Fate.UNEXPLAINED, "It counts as taken in, but the registry has nothing for it."
@@ -323,6 +329,8 @@ def _fate_of_member(frame: Frame, group: Group, wanted: CascadeStep) -> tuple[Fa
         return Fate.PROCESSED, _done(takers)
     if wanted.recipe_name not in RECIPES:
         return Fate.NO_RECIPE, f"{label} waits for {wanted.recipe_name}."
+    if group.state is GroupState.ARCHIVED:
+        return Fate.ARCHIVED, f"{label}: {group.reason}"
     if group.state is GroupState.OPEN:
         return Fate.AWAITED, group.reason or f"{label} has {len(group.frames)} of {group.expected} frames."
     if group.state is GroupState.INCOMPLETE:

@@ -148,6 +148,7 @@ def combine_channels(
     folder: Path,
     esorex: Esorex,
     record: Path,
+    further: Sequence[tuple[Path, str]] = (),
 ) -> Outcome:
     """Run ESO's recipe on all channels; its products come to be ``folder/<PRO.CATG>.fits``.
 
@@ -157,6 +158,8 @@ def combine_channels(
         As for ``reduce_channel``.
     channels : mapping of channel to mapping of name to path
         What ``reduce_channel`` gave; nothing for a channel where it had nothing to do.
+    further : sequence of path and PRO.CATG
+        Of calibrations that come as one file a channel, those of the other channels.
 
     Raises
     ------
@@ -171,7 +174,11 @@ def combine_channels(
     with TemporaryDirectory(prefix="all-", dir=folder) as name:
         return _run(
             halves.whole,
-            [*frames, *((path, tag) for tag, path in _given(halves.whole, calibrations).items())],
+            [
+                *frames,
+                *((path, tag) for tag, path in _given(halves.whole, calibrations).items()),
+                *((path, tag) for path, tag in further if tag in halves.whole.takes),
+            ],
             asdict(params) | {"ifu1": min(channels), "ifu2": max(channels)},
             scratch=Path(name),
             wanted=recipe.makes,

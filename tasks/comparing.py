@@ -214,7 +214,7 @@ def _combine(
     if esorex is not None:
         return esorecipes.combine_channels(
             work.recipe, work.params, channels=made, raws=work.raws, calibrations=work.calibrations, folder=folder,
-            esorex=esorex, record=record,
+            esorex=esorex, record=record, further=work.further,
         )  # fmt: skip
     return combine_channels(
         work.recipe, work.params, channels={channel: files for channel, files in made.items() if files},

@@ -20,6 +20,11 @@ def engine_of(version: str) -> Engine:
     return Engine.ESOREX if version.startswith(_ESO_VERSION) else Engine.MUSECAL
 
 
+def made_elsewhere(version: str) -> bool:
+    """Return whether another archive or ESO's made what a step of this version made: ``eso/2.8.7``, ``musecal/3``."""
+    return "/" in version and engine_of(version) is Engine.MUSECAL
+
+
 def versions_of(settings: Settings) -> Mapping[str, str]:
     """Return the version in the identity of each step that ESO's recipe makes; of the others it is our recipe's own.
 

@@ -144,6 +144,7 @@ def combine(
             folder=folder,
             esorex=esorex_for(work.version, site.settings),
             record=site.store.log_stem(work.night, claimed.step_id, FINISH, claimed.attempt),
+            further=work.further,
         )
     return combine_channels(
         work.recipe,

@@ -4,7 +4,7 @@ The order makes it safe to be killed anywhere: the bytes get their place first, 
 only then the incoming name goes. Whoever takes the same file again ends with the same registry.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import count
@@ -18,6 +18,7 @@ from archive.history import record
 from archive.inspection import IncompleteFile, Inspection, UnreadableFile, inspect
 from archive.models import Arrival, Frame, Group, Product
 from archive.naming import raw_name
+from archive.night import night_of
 from archive.registry import Registry
 from archive.states import ArrivalState, GroupState, move
 from archive.store import Store, Transfer, digest_of
@@ -25,6 +26,7 @@ from recipes.muse import CHANNELS, INSTRUMENT, extension_name
 from tasks.cascade import STEPS_BY_TAG
 from tasks.classify import Classified, classify
 from tasks.groups import announced, closing_time, group_key, middle
+from tasks.masters import Master, enter_master, free_master_name
 from tasks.settings import Settings
 from tasks.statics import Static, category_of, enter_static, following_name, free_name, recognise
 from tasks.survey import member_of, weigh_again_beside
@@ -53,13 +55,26 @@ class Intake:
     settings : Settings
     transfer : Transfer, optional
         How files come in; without it as the settings say.
+    archived : bool
+        The frames are of an archive that is there already: nothing is made of their groups unless somebody asks.
+    certified : bool
+        Whoever brings products of another pipeline vouches for them.
     """
 
     def __init__(
-        self, registry: Registry, store: Store, settings: Settings, *, transfer: Transfer | None = None
+        self,
+        registry: Registry,
+        store: Store,
+        settings: Settings,
+        *,
+        transfer: Transfer | None = None,
+        archived: bool = False,
+        certified: bool = False,
     ) -> None:
         self._registry = registry
         self._store = store
+        self._archived = archived
+        self._certified = certified
         self._transfer = transfer or settings.watch.transfer
         self._stalled = timedelta(minutes=settings.watch.stalled_minutes)
         self._truncated = timedelta(minutes=settings.watch.truncated_minutes)
@@ -90,15 +105,15 @@ class Intake:
         try:
             inspection = inspect(path)
         except IncompleteFile as error:
-            return self._await(path, str(error), now) or self._quarantine(path, f"It is truncated: {error}", now)
+            return self._await(path, str(error), now) or self.quarantine(path, f"It is truncated: {error}", now)
         except UnreadableFile as error:
-            return self._quarantine(path, str(error), now)
+            return self.quarantine(path, str(error), now)
         if not category_of(inspection.primary, path.name):
-            return self._ingest(path, inspection, now)
+            return self.take_frame(path, inspection, now)
         try:
-            return self._ingest_static(path, inspection, recognise(inspection, path), now)
+            return self.take_static(path, inspection, recognise(inspection, path), now)
         except Unfit as error:
-            return self._quarantine(path, str(error), now)
+            return self.quarantine(path, str(error), now)
 
     def give_up(self, folder: Path, present: Collection[Path], now: datetime) -> None:
         """Note which awaited files are no longer there.
@@ -156,8 +171,10 @@ class Intake:
                 move(arrival, state)
             return Taken(state, None, reason)
 
-    def _quarantine(self, path: Path, reason: str, now: datetime) -> Taken:
-        status, digest, kept = path.stat(), digest_of(path), self._store.quarantine(path)
+    def quarantine(self, path: Path, reason: str, now: datetime) -> Taken:
+        """List a file as unfit; of an archive it stays where it is, unless that is to be emptied."""
+        stays = self._archived and self._transfer is not Transfer.MOVE
+        status, digest, kept = path.stat(), digest_of(path), path if stays else self._store.quarantine(path)
         with self._registry.begin() as session:
             arrival = _arrival(session, path, now)
             arrival.size, arrival.mtime_ns, arrival.settled = status.st_size, status.st_mtime_ns, now
@@ -167,7 +184,8 @@ class Intake:
         self._store.let_go(path, kept, transfer=self._transfer)
         return Taken(ArrivalState.QUARANTINED, None, reason)
 
-    def _ingest(self, path: Path, inspection: Inspection, now: datetime) -> Taken:
+    def take_frame(self, path: Path, inspection: Inspection, now: datetime) -> Taken:
+        """Take a raw frame that was looked at."""
         classified = classify(inspection.primary, name=path.name)
         if not classified.dp_id:
             classified = replace(classified, dp_id=f"{INSTRUMENT}.{inspection.digest[:16]}")
@@ -182,7 +200,7 @@ class Intake:
                 arrival.reason = f"The same content is here as {frame.dp_id}, version {frame.version}."
                 move(arrival, ArrivalState.DUPLICATE)
             else:
-                frame = enter(session, inspection, classified, kept, self._grace, now)
+                frame = enter(session, inspection, classified, kept, self._grace, now, archived=self._archived)
                 arrival.reason = " ".join(classified.problems)
                 move(arrival, ArrivalState.INGESTED)
             arrival.frame = frame
@@ -192,9 +210,44 @@ class Intake:
         self._store.let_go(path, kept, transfer=self._transfer)
         return taken
 
-    def _ingest_static(self, path: Path, inspection: Inspection, static: Static, now: datetime) -> Taken:
+    def take_static(self, path: Path, inspection: Inspection, static: Static, now: datetime) -> Taken:
+        """Take a static calibration that was looked at."""
+
+        def place(name: str) -> Path:
+            return self._store.keep_static(path, name, transfer=self._transfer)
+
+        def enter_it(session: Session, name: str, kept: Path) -> Product:  # noqa: ARG001 - it is that of the file
+            return enter_static(session, inspection, static, kept, now)
+
+        return self._take_product(path, inspection, lambda session: free_name(session, static), place, enter_it, now)
+
+    def take_master(self, path: Path, inspection: Inspection, master: Master, now: datetime) -> Taken:
+        """Take a product of another pipeline that was looked at."""
+
+        def place(name: str) -> Path:
+            file = name.removesuffix(".fits") + inspection.suffix
+            return self._store.keep_product(path, night_of(master.mjd), file, transfer=self._transfer)
+
+        def enter_it(session: Session, name: str, kept: Path) -> Product:
+            stays = self._transfer is Transfer.LEAVE  # then no place of a file has reserved the name
+            name = free_master_name(session, master) if stays else name
+            return enter_master(session, inspection, master, name, kept, now, certified=self._certified)
+
+        return self._take_product(
+            path, inspection, lambda session: free_master_name(session, master), place, enter_it, now
+        )
+
+    def _take_product(
+        self,
+        path: Path,
+        inspection: Inspection,
+        name_of: Callable[[Session], str],
+        place: Callable[[str], Path],
+        enter_it: Callable[[Session, str, Path], Product],
+        now: datetime,
+    ) -> Taken:
         status = path.stat()
-        kept = self._keep_static(path, inspection, static)
+        name, kept = self._keep_product(inspection, name_of, place)
         with self._registry.begin() as session:
             arrival = _arrival(session, path, now)
             arrival.size, arrival.mtime_ns, arrival.settled = status.st_size, status.st_mtime_ns, now
@@ -204,7 +257,7 @@ class Intake:
                 arrival.reason = f"The same content is here as {product.name}."
                 move(arrival, ArrivalState.DUPLICATE)
             else:
-                product = enter_static(session, inspection, static, kept, now)
+                product = enter_it(session, name, kept)
                 move(arrival, ArrivalState.INGESTED)
             arrival.product = product
             session.flush()
@@ -213,15 +266,17 @@ class Intake:
         self._store.let_go(path, kept, transfer=self._transfer)
         return taken
 
-    def _keep_static(self, path: Path, inspection: Inspection, static: Static) -> Path:
+    def _keep_product(
+        self, inspection: Inspection, name_of: Callable[[Session], str], place: Callable[[str], Path]
+    ) -> tuple[str, Path]:
         """Give the bytes a place in the archive, under their own name or with the next letter that is free."""
         with self._registry.read() as session:
             if known := session.scalar(_product_of_digest(inspection.digest)):
-                return Path(known.path)
-            name = free_name(session, static)
+                return known.name, Path(known.path)
+            name = name_of(session)
         while True:
             try:
-                return self._store.keep_static(path, name, transfer=self._transfer)
+                return name, place(name)
             except FileExistsError:
                 name = following_name(name)  # another process keeps what it is about to register there
 
@@ -266,7 +321,14 @@ def _versions(dp_id: str) -> Select[int]:
 
 
 def enter(
-    session: Session, inspection: Inspection, classified: Classified, kept: Path, grace: timedelta, now: datetime
+    session: Session,
+    inspection: Inspection,
+    classified: Classified,
+    kept: Path,
+    grace: timedelta,
+    now: datetime,
+    *,
+    archived: bool = False,
 ) -> Frame:
     """Add the row of a new frame and put it into its group; an older version of it steps back.
 
@@ -276,6 +338,8 @@ def enter(
         Where its bytes are.
     grace : timedelta
         How long its group stays open for more.
+    archived : bool
+        It is of an archive that is there already. Its group is archived too, unless frames of it came otherwise.
     """
     frame = Frame(
         dp_id=classified.dp_id,
@@ -308,12 +372,16 @@ def enter(
     session.add(frame)
     record(session, frame, "frame ingested", " ".join(classified.problems), now=now, tag=classified.tag)
     weigh_again_beside(session, frame)
-    _add_to_group(session, frame, grace, now)
+    _add_to_group(session, frame, grace, now, archived=archived)
     return frame
 
 
-def _add_to_group(session: Session, frame: Frame, grace: timedelta, now: datetime) -> None:
-    """Put a new frame into its group, in the place of its older version; the groups concerned are open again."""
+def _add_to_group(session: Session, frame: Frame, grace: timedelta, now: datetime, *, archived: bool) -> None:
+    """Put a new frame into its group, in the place of its older version; the groups concerned are open again.
+
+    Only an archived group stays one where an archived frame comes to it: of a template that ran while its archive was
+    taken in, the frames that the telescope sends after that want to be reduced, and with them all others.
+    """
     older = session.scalar(
         select(Frame).where(Frame.dp_id == frame.dp_id, Frame.id != frame.id, Frame.superseded_by.is_(None))
     )
@@ -328,16 +396,17 @@ def _add_to_group(session: Session, frame: Frame, grace: timedelta, now: datetim
         key = group_key(frame.tpl_start, frame.night, frame.setup)
         group = session.scalar(select(Group).where(Group.tag == frame.tag, Group.key == key))
         if group is None:
-            group = Group(tag=frame.tag, key=key, night=frame.night, mjd=frame.mjd, expected=0, state=GroupState.OPEN)
+            state = GroupState.ARCHIVED if archived else GroupState.OPEN
+            group = Group(tag=frame.tag, key=key, night=frame.night, mjd=frame.mjd, expected=0, state=state)
             group.last_arrival = group.closes = now
             session.add(group)
         frame.group = group
         touched.append(group)
     for group in dict.fromkeys(touched):
-        _reopen(session, group, grace, now)
+        _reopen(session, group, grace, now, archived=archived)
 
 
-def _reopen(session: Session, group: Group, grace: timedelta, now: datetime) -> None:
+def _reopen(session: Session, group: Group, grace: timedelta, now: datetime, *, archived: bool) -> None:
     members = [member_of(frame) for frame in group.frames]
     if members:
         group.mjd = middle(members)
@@ -345,6 +414,8 @@ def _reopen(session: Session, group: Group, grace: timedelta, now: datetime) -> 
     group.expected = announced(members)
     group.last_arrival, group.closes = now, closing_time(members, now, grace)
     session.flush()
-    if group.state is not GroupState.OPEN:
+    if archived and group.state is GroupState.ARCHIVED:
+        group.reason = f"{len(members)} frames of an archive that was taken in; nothing is made of them by itself."
+    elif group.state is not GroupState.OPEN:
         move(group, GroupState.OPEN)
         record(session, group, "group reopened", "Its frames changed after it was closed.", now=now)

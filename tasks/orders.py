@@ -12,7 +12,7 @@ from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from archive.history import record
-from archive.models import Arrival, Product, Step
+from archive.models import Arrival, Group, Product, Step
 from archive.states import (
     ArrivalState,
     Certification,
@@ -66,6 +66,8 @@ def requeue(session: Session, step: Step, *, why: str, now: datetime, channels: 
     if step.state is StepState.DONE:
         if channels:
             raise OrderRefused(f"step {step.id} is done; it can be made again with all its channels only.")
+        if step.group.state is GroupState.ARCHIVED:
+            reduce_archived(session, step.group, why=why, now=now)
         key = StepKey(step.group_id, step.name, step.sequence + 1)
         return make_step(session, key, priority=FIRST, why=why or f"Step {step.id} is to be made again.", now=now)
     if step.state not in (StepState.FAILED, StepState.CANCELLED):
@@ -84,6 +86,24 @@ def requeue(session: Session, step: Step, *, why: str, now: datetime, channels: 
     _move(step, StepState.WAITING)
     record(session, step, "step requeued", why, now=now, channels=sorted(channels))
     return step
+
+
+def reduce_archived(session: Session, group: Group, *, why: str, now: datetime) -> None:
+    """Let our recipes reduce a group that came with an existing archive, as if its frames came now.
+
+    Raises
+    ------
+    OrderRefused
+        It is none of those.
+    """
+    if group.state is not GroupState.ARCHIVED:
+        raise OrderRefused(
+            f"group {group.id} is {group.state}, and its steps come by themselves; `musecal why G{group.id}` says when."
+        )
+    group.closes = now  # no frame of it is awaited
+    group.reason = why
+    move(group, GroupState.OPEN)
+    record(session, group, "group reopened", why or "It is to be reduced here.", now=now)
 
 
 def hold(session: Session, step: Step, *, why: str, now: datetime) -> None:
@@ -212,7 +232,8 @@ def release_arrival(session: Session, arrival: Arrival, settings: Settings, *, w
     part.rename(target)
     move(arrival, ArrivalState.RELEASED)
     record(session, arrival, "file released", why, now=now, place=str(target))
-    event.listen(session, "after_commit", lambda _: kept.unlink(missing_ok=True), once=True)
+    if kept != Path(arrival.path):  # one that was only listed stays in its archive
+        event.listen(session, "after_commit", lambda _: kept.unlink(missing_ok=True), once=True)
     return target
 
 

@@ -297,7 +297,7 @@ class _Planner:
                 source = self._source[best.candidate].group
                 coming.append(f"{need.catg}: {source} will give one that is closer in time than any other.")
             else:
-                inputs.append(_input(need, best, product))
+                inputs += [_input(need, best, file) for file in product.files]
         for wanted in step.companions:
             member = companion_for(group, wanted, self._snapshot.companions)
             inputs += [_raw(wanted.tag, member, days=member.middle - group.mjd)] if member else []
@@ -335,6 +335,8 @@ class _Planner:
         if changed := _frame_changes(group, done):
             own.append(changed)
             nights.add(group.night)
+        if done.elsewhere:
+            return _Finding(tuple(own), (), frozenset(nights))
         if done.method and (changes := _method_changes(self._policy.method_of(step), done.method)):
             own += changes
             nights |= {group.night} & {night_of(mjd_of(self._now))}
@@ -342,7 +344,7 @@ class _Planner:
             best = self._choose(group, need, with_coming=False).best
             chosen = self._source[best.candidate].product if best else None
             used = done.products.get(need.catg)
-            if (chosen and chosen.product_id) == (used and used.product_id):
+            if (chosen and chosen.product_ids) == (used and used.product_ids):
                 through += (
                     [f"{need.catg}: {used.candidate.name} is stale itself."] if used and self._stale_now(used) else []
                 )
@@ -493,6 +495,8 @@ def _changed_companion(wanted: Companion, member: Member | None, taken: int | No
 
 
 def _changed_mind(need: Need, chosen: ProductView | None, used: ProductView | None) -> str:
+    if chosen and used and chosen.product_id == used.product_id:
+        return f"{need.catg}: the files of {chosen.candidate.name} are others for some channels."
     if chosen and used:
         return f"{need.catg}: {chosen.candidate.name} is to be used instead of {used.candidate.name}."
     if chosen:

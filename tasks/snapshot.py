@@ -52,6 +52,8 @@ class StepView:
         Single raw frames of other tags that it took along.
     method : Method, optional
         How it was made.
+    elsewhere : bool
+        What it stands for was made by another pipeline, and is not made again by itself.
     """
 
     step_id: int
@@ -64,6 +66,7 @@ class StepView:
     products: Mapping[str, "ProductView"] = field(default_factory=dict)
     companions: Mapping[Tag, int] = field(default_factory=dict)
     method: Method | None = None
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +81,8 @@ class ProductView:
         False once a later make of the same group that may be used has replaced it.
     stale : bool
         The newest done make of its step is stale.
+    others : tuple of ProductView
+        The files of the other channels, of a product that comes as one a channel.
     """
 
     candidate: Candidate
@@ -89,6 +94,17 @@ class ProductView:
     identity: str | None = None
     current: bool = True
     stale: bool = False
+    others: "tuple[ProductView, ...]" = ()
+
+    @property
+    def files(self) -> "tuple[ProductView, ...]":
+        """Itself, and the files of the other channels."""
+        return (self, *self.others)
+
+    @property
+    def product_ids(self) -> frozenset[int | None]:
+        """The rows of all of its files."""
+        return frozenset(file.product_id for file in self.files)
 
     @property
     def product_id(self) -> int | None:

@@ -17,6 +17,7 @@ from archive.naming import (
     READOUT_NAMES,
     STATIC_CODES,
     ProductName,
+    channel_name,
     dp_id_of,
     next_letter,
     parse_name,
@@ -74,7 +75,7 @@ class Static:
 
 def category_of(primary: Mapping[str, Value], name: str) -> str:
     """Return the PRO.CATG of a static calibration of MUSE, by its header or else its name; '' for any other file."""
-    named = _parsed(name)
+    named = name_of(primary, name)
     catg = str(primary.get("ESO PRO CATG", named.catg if named and named.static else "")).strip()
     ours = primary.get("INSTRUME", INSTRUMENT if named else "") == INSTRUMENT
     return catg if catg in STATIC_CODES and ours else ""
@@ -93,17 +94,18 @@ def recognise(inspection: Inspection, path: Path) -> Static:
     ------
     Unfit
     """
-    catg, named = category_of(inspection.primary, path.name), _parsed(path.name)
+    catg, named = category_of(inspection.primary, path.name), name_of(inspection.primary, path.name)
+    name = path.name if named is None or _parsed(path.name) else str(inspection.primary["ORIGFILE"])
     if inspection.suffix != ".fits":
         raise Unfit(f"It is a {catg}, but compressed ({inspection.suffix}); unpack it first.")
     if named and named.catg != catg:
         raise Unfit(f"Its name is that of {named.catg or 'a type that is not known'}, its PRO.CATG is {catg}.")
     check_format(catg, path)
     mjd = _begin(inspection.primary, named, catg)
-    setup = _setup(inspection.primary, path.name, catg)
+    setup = _setup(inspection.primary, name, catg)
     names = [str(inspection.primary.get("EXTNAME", "")), *(unit.name for unit in inspection.extensions)]
     channels = tuple(sorted({channel for name in names if (channel := channel_of(name)) is not None}))
-    kept = path.name if named and named.static else ""
+    kept = name if named and named.static else ""
     return Static(
         catg=catg,
         mjd=mjd,
@@ -153,6 +155,7 @@ def enter_static(session: Session, inspection: Inspection, static: Static, kept:
         judge=Judge.PERSON,
         static=True,
         response=static.response,
+        signature=_text(inspection.primary, "DATAMD5")[:32],
         created=now,
     )
     session.add(product)
@@ -185,6 +188,11 @@ def _pair(session: Session, day: date, now: datetime) -> None:
         if best is not None and solution.geometry_id != best.id:
             solution.geometry, solution.reviewed, best.reviewed = best, False, False
             record(session, solution, "paired", f"It goes with {best.name}.", now=now, geometry=best.name)
+
+
+def name_of(primary: Mapping[str, Value], name: str) -> ProductName | None:
+    """Return the parts of a file's name by the scheme: as it is called, or else by ORIGFILE; None if it has none."""
+    return _parsed(name) or _parsed(_text(primary, "ORIGFILE"))
 
 
 def _parsed(name: str) -> ProductName | None:
@@ -249,7 +257,7 @@ def _named(catg: str, day: date, setup: Setup, channels: tuple[int, ...]) -> str
     """Name a file that came without a name of the scheme; an LSF_PROFILE of a single channel ends in its number."""
     name = static_name(catg, day, "A", setup)
     alone = catg == "LSF_PROFILE" and len(channels) == 1
-    return name.replace(".fits", f"-{channels[0]:02d}.fits") if alone else name
+    return channel_name(name, channels[0]) if alone else name
 
 
 def _text(primary: Mapping[str, Value], keyword: str) -> str:

@@ -15,14 +15,14 @@ from sqlalchemy import ColumnElement, Row, Select, and_, case, exists, func, or_
 from sqlalchemy.orm import Session, aliased
 
 from archive.models import Frame, Group, Product, Step, Use
-from archive.select import PAIRED, candidate_of, feeding
+from archive.select import PAIRED, Candidate, candidate_of, feeding, sets_of
 from archive.setup import Setup
 from archive.states import Certification, GroupState, StepState, feeds
 from recipes.muse import Lamp
 from tasks.cascade import RECIPES, STEPS, STEPS_BY_NAME, STEPS_BY_TAG, CascadeStep, Tag, steps_of
 from tasks.classify import AMBIENT_TEMPERATURE
 from tasks.decisions import Method, StepKey
-from tasks.engines import versions_of
+from tasks.engines import made_elsewhere, versions_of
 from tasks.groups import Member
 from tasks.plan import needs_of, reach
 from tasks.settings import Settings
@@ -44,6 +44,7 @@ def _runnable(step: CascadeStep) -> bool:
 
 _RUNNABLE = tuple(step.name for step in STEPS if _runnable(step))
 Window = tuple[float, float]
+_WIDEST = Policy(level=max(level.level for step in STEPS for need in step.needs for level in need.levels))
 
 
 def survey(session: Session, settings: Settings) -> Snapshot:
@@ -68,7 +69,7 @@ def survey(session: Session, settings: Settings) -> Snapshot:
     return Snapshot(
         groups=groups,
         steps=tuple(_step(step, uses.get(step.id, ()), products) for step in steps),
-        products=tuple(products.values()),
+        products=tuple(_sets(products)),
         companions=tuple(_companions(session, groups)),
         policy=policy,
         weighed=weighed,
@@ -144,7 +145,7 @@ def weigh_again_beside(session: Session, frame: Frame) -> None:
 
 def _weigh_again(session: Session, condition: ColumnElement[bool]) -> None:
     session.execute(
-        update(Step).where(Step.state == StepState.DONE, condition).values(weighed=""),
+        update(Step).where(Step.state == StepState.DONE, Step.weighed.is_not(None), condition).values(weighed=""),
         execution_options={"synchronize_session": False},
     )
 
@@ -190,6 +191,16 @@ def _steps_around(product: Product, policy: Policy, until: float) -> Iterator[Se
                     if math.isfinite(last)
                     else near.where(Group.mjd >= first)
                 )
+
+
+def concerns_done(session: Session, product: Product) -> bool:
+    """Return whether a done step uses a product from frames, or may rather use it from now on.
+
+    Of one that concerns none the planner need not know: an archive of a hundred thousand may come at once.
+    """
+    weighed = select(Step.id).where(Step.state == StepState.DONE, Step.weighed.is_not(None)).limit(1)
+    around = _steps_around(product, _WIDEST, math.inf)
+    return any(session.scalar(weighed.where(Step.id.in_(steps))) is not None for steps in around)
 
 
 def groups_of(session: Session, group_ids: Iterable[int]) -> Iterator[GroupView]:
@@ -257,9 +268,13 @@ def _step(step: Step, uses: Sequence[Use], products: Mapping[int, ProductView]) 
         frames=frozenset(
             use.frame_id for use in uses if use.frame_id is not None and use.tag in (wanted.raw, *wanted.substitutes)
         ),
-        products={use.tag: products[use.product_id] for use in uses if use.product_id is not None},
+        products={
+            tag: joined([products[use.product_id] for use in uses if use.tag == tag and use.product_id is not None])
+            for tag in {use.tag for use in uses if use.product_id is not None}
+        },
         companions={Tag(use.tag): use.frame_id for use in uses if use.frame_id is not None and use.tag in beside},
         method=Method(step.recipe, step.recipe_version, step.parameters) if step.state is StepState.DONE else None,
+        elsewhere=made_elsewhere(step.recipe_version),
     )
 
 
@@ -362,6 +377,22 @@ def _product(row: Row[Any]) -> ProductView:
         current=product.static or row.identity == row.current,  # the later make of a static one has the later letter
         stale=bool(row.stale),
     )
+
+
+def _sets(views: Mapping[int, ProductView]) -> Iterator[ProductView]:
+    """Yield the products, those that come as one file a channel as one."""
+    by_type: dict[str, list[Candidate]] = {}
+    for view in views.values():
+        by_type.setdefault(view.catg, []).append(view.candidate)
+    for candidates in by_type.values():
+        for files in sets_of(candidates):
+            yield joined([views[file.product_id] for file in files if file.product_id is not None])
+
+
+def joined(views: Sequence[ProductView]) -> ProductView:
+    """Return one view of the files of a set: the first of them stands for all."""
+    first, *others = sorted(views, key=lambda view: view.product_id or 0)
+    return replace(first, others=tuple(others))
 
 
 def _companions(session: Session, groups: Sequence[GroupView]) -> Iterator[CompanionView]:

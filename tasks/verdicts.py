@@ -232,17 +232,27 @@ def _appraisal(session: Session, product: Product, scoring: Scoring, marks: Iter
 
 
 def _lacking(session: Session, product: Product) -> list[int]:
-    """Return the channels of the raw frames that a product does not have."""
+    """Return the channels of the raw frames that a product does not have.
+
+    What another pipeline wrote as one file a channel counts as the whole set; a cube of it does not tell its channels.
+    """
+    if product.run and not product.channels:
+        return []
     frames = select(Frame.channels).join(Use, Use.frame_id == Frame.id).where(Use.step_id == product.step_id)
     there = {channel for channels in session.scalars(frames) for channel in channels} if product.step_id else set()
-    return sorted(there - set(product.channels))
+    have = set(product.channels)
+    if product.run:
+        alike = select(Product.channels).where(Product.run == product.run, Product.catg == product.catg)
+        have = {channel for channels in session.scalars(alike) for channel in channels}
+    return sorted(there - have)
 
 
 def _source(product: Product, scoring: Scoring) -> Product | None:
     """Return the product of the same step on which the values were measured; None if that is the product itself."""
     catg = scoring.thresholds.measured_on.get(product.catg)
-    made = product.step.products if product.step and catg else ()
-    return next((other for other in made if other.catg == catg), None)
+    made = [other for other in product.step.products if other.catg == catg] if product.step and catg else []
+    same = (other for other in made if other.channels == product.channels)  # of those that come as one file a channel
+    return next(same, made[0] if made else None)
 
 
 def _by_source(source: Product, appraisal: Appraisal) -> Appraisal:

@@ -17,7 +17,7 @@ from archive.states import ArrivalState, Certification, GroupState, PartState, S
 from archive.validity import validities
 from recipes.recipe import Recipe
 from tasks.cascade import STEPS, STEPS_BY_NAME, Need, Tag
-from tasks.engines import engine_of
+from tasks.engines import engine_of, made_elsewhere
 from tasks.failures import FINISH
 from tasks.pairs import made_by_partner
 from tasks.plan import choose_for, needs_of, reach
@@ -134,6 +134,8 @@ def _without_group(tag: str) -> str:
 
 def _group(session: Session, row: Group, settings: Settings) -> Explanation:
     comes = f"It closes at {_time(row.closes)} at the latest." if row.state is GroupState.OPEN else ""
+    if row.state is GroupState.ARCHIVED:
+        comes = f"`musecal requeue G{row.id}` has our recipes reduce it."
     if row.state is GroupState.INCOMPLETE:
         comes = "Nothing is made of it unless another frame of it comes."
     said = Explanation(
@@ -166,6 +168,8 @@ def _step(session: Session, row: Step, settings: Settings) -> Explanation:
     )  # fmt: skip
     if engine_of(row.recipe_version) is Engine.ESOREX:
         said.sentences.append(f"ESO's recipe makes it ({row.recipe}, {row.recipe_version}).")
+    if made_elsewhere(row.recipe_version):
+        said.sentences.append(f"What it stands for was made elsewhere ({row.recipe}, {row.recipe_version}).")
     made = [event.why for event in history(session, row) if event.what == "step made" and event.why]
     said.sentences += [f"It was made again: {text}" for text in made]
     said.sentences += [f"It waits: {text}" for text in row.missing]
@@ -177,7 +181,7 @@ def _step(session: Session, row: Step, settings: Settings) -> Explanation:
     said.record["uses"] = [_used(use) for use in row.uses]
     said.sentences += [_used_sentence(use) for use in row.uses if use.product]
     step = STEPS_BY_NAME[row.name]
-    if isinstance(step.recipe, Recipe):
+    if isinstance(step.recipe, Recipe) and not made_elsewhere(row.recipe_version):
         group = next(groups_of(session, [row.group_id]))
         weighed = [
             _weigh(session, group, need, policy_of(settings)) for need in needs_of(step, group.mjd, policy_of(settings))
@@ -288,7 +292,11 @@ def _product(session: Session, row: Product) -> Explanation:
     view = products_where(session, Product.id == row.id)[row.id]
     users = session.scalars(select(Use.step_id).where(Use.product_id == row.id).order_by(Use.step_id)).all()
     origin = (
-        f"step {row.step.id} ({row.step.name}) of group {row.step.group_id}" if row.step else "outside, as a static one"
+        f"step {row.step.id} ({row.step.name}) of group {row.step.group_id}"
+        if row.step
+        else "another pipeline, whose frames are not here"
+        if row.run
+        else "outside, as a static one"
     )
     standing = f"{row.certification}{f', scored {row.score}' if row.score else ''}"
     said = Explanation(
@@ -372,6 +380,8 @@ def _used_sentence(use: Use) -> str:
     used = _used(use)
     version = f" (version {used['response']})" if used["response"] else ""
     differing = ", ".join(f"{key} {found} (wanted {wanted})" for key, (wanted, found) in use.differences.items())
+    if use.level is None:  # nothing was chosen here: its header names it
+        return f"{use.tag}: {used['name']}{version} was used{f', {abs(use.days):.2f} d away' if use.days else ''}."
     return (
         f"{use.tag}: {used['name']}{version} was used, {abs(use.days or 0):.2f} d away, level {use.level}, "
         f"then {use.certification}{f'; differs in {differing}' if differing else ''}."

@@ -1,11 +1,11 @@
 """What the part of a step works on, read from the rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
-from archive.models import Step
+from archive.models import Product, Step
 from recipes.channel import Input, Provenance
 from recipes.recipe import Params, Recipe
 from tasks.cascade import recipe_of
@@ -16,7 +16,8 @@ from tasks.failures import FINISH
 class Work:
     """All that the recipe of one part takes: raw frames by tag, calibrations by PRO.CATG, and how it is recorded.
 
-    ``version`` is that of the step's identity, which tells the engine.
+    ``version`` is that of the step's identity, which tells the engine. Of calibrations that come as one file a channel
+    it is that of the channel, of the finish that of the lowest channel; ``further`` are the others.
     """
 
     recipe: Recipe
@@ -25,6 +26,7 @@ class Work:
     params: Params
     raws: Mapping[str, list[Path]]
     calibrations: Mapping[str, Path]
+    further: tuple[tuple[Path, str], ...]
     provenance: Provenance
 
 
@@ -47,7 +49,12 @@ def work_of(step: Step, channel: int) -> Work:
     raws: dict[str, list[Path]] = {}
     for tag, frame in frames:
         raws.setdefault(tag, []).append(Path(frame.path))
-    products = {use.tag: use.product for use in step.uses if use.product}
+    given: dict[str, list[Product]] = {}
+    for use in step.uses:
+        if use.product:
+            given.setdefault(use.tag, []).append(use.product)
+    wanted = channel or min((part.channel for part in step.parts if part.outcome.get("files")), default=channel)
+    products = {tag: _file_of(files, wanted) for tag, files in given.items()}
     return Work(
         recipe=recipe,
         version=step.recipe_version,
@@ -55,6 +62,9 @@ def work_of(step: Step, channel: int) -> Work:
         params=params,
         raws=raws,
         calibrations={tag: Path(product.path) for tag, product in products.items()},
+        further=tuple(
+            (Path(file.path), tag) for tag, files in given.items() for file in files if file is not products[tag]
+        ),
         provenance=Provenance(
             recipe=recipe.name,
             version=recipe.version,
@@ -63,3 +73,8 @@ def work_of(step: Step, channel: int) -> Work:
             parameters=tuple((name, value, defaults[name]) for name, value in asdict(params).items()),
         ),
     )
+
+
+def _file_of(files: Sequence[Product], channel: int) -> Product:
+    """Return the file that has a channel; of those that lack it the first, of which the recipe will say that."""
+    return next((file for file in files if channel in file.channels), files[0])

@@ -72,11 +72,13 @@ def _codes() -> dict[type[Exception], ExitCode]:
     from archive.registry import RegistryOutdated
     from archive.states import IllegalMove
     from daemon.processes import AlreadyRunning
+    from tasks.backfill import TransferUnclear
     from tasks.orders import OrderRefused
     from tasks.settings import SettingsError
 
     return {
         UsageError: ExitCode.USAGE,
+        TransferUnclear: ExitCode.USAGE,
         SettingsError: ExitCode.USAGE,
         ArgumentError: ExitCode.USAGE,
         NotFoundError: ExitCode.NOT_FOUND,

@@ -58,7 +58,10 @@ def requeue(
     as_json: AsJson = False,
     settings_file: SettingsFile = None,
 ) -> None:
-    """Run steps again: one, a list, or all that meet a filter. A step that is done is remade as the next version."""
+    """Run steps again: one, a list, or all that meet a filter. A step that is done is remade as the next version.
+
+    A group (G12) that came with an existing archive is reduced by our recipes from then on.
+    """
     from tasks import orders
 
     channels = parse_channels(channel) if channel else ()
@@ -66,9 +69,11 @@ def requeue(
     def give(session: "Session", row: "Step", now: datetime) -> "Step":
         return orders.requeue(session, row, why=why, now=now, channels=channels)
 
-    given = _give(
-        give, identifiers, _filter(night, step, state, channels), settings_file=settings_file, dry_run=dry_run
-    )
+    groups, others = _archived(identifiers, settings_file)
+    given = _reduce_groups(groups, why=why, dry_run=dry_run, settings_file=settings_file) if groups else []
+    if others or not groups:
+        wanted = _filter(night, step, state, channels)
+        given += _give(give, others, wanted, settings_file=settings_file, dry_run=dry_run)
     _tell("requeued", given, dry_run=dry_run, as_json=as_json)
 
 
@@ -224,6 +229,41 @@ def _arrivals(words: Sequence[str] | None, settings_file: Path | None) -> tuple[
     return files, [text for text in texts if text not in files]
 
 
+def _archived(words: Sequence[str] | None, settings_file: Path | None) -> tuple[list[str], list[str]]:
+    """Return the identifiers that mean groups of an existing archive without a step, and the others."""
+    from archive.models import Group
+    from archive.states import GroupState
+    from daemon.cli.identifiers import find, split
+    from daemon.cli.opening import open_site
+
+    texts = split(words or ())
+    with open_site(settings_file) as site, site.registry.read() as session:
+        rows = {text: find(session, text) for text in texts}
+        groups = [
+            text
+            for text, row in rows.items()
+            if isinstance(row, Group) and row.state is GroupState.ARCHIVED and not row.steps
+        ]
+    return groups, [text for text in texts if text not in groups]
+
+
+def _reduce_groups(
+    texts: Sequence[str], *, why: str, dry_run: bool, settings_file: Path | None
+) -> list[dict[str, Any]]:
+    from archive.models import Group
+    from daemon.cli.identifiers import find
+    from daemon.cli.opening import open_site
+    from daemon.cli.records import record_of
+    from tasks.orders import reduce_archived
+
+    with open_site(settings_file) as site, _transaction(site.registry, dry_run=dry_run) as session:
+        groups = [row for row in (find(session, text) for text in texts) if isinstance(row, Group)]
+        if not dry_run:
+            for group in groups:
+                reduce_archived(session, group, why=why, now=site.clock())
+        return [record_of(group) for group in groups]
+
+
 def _release_files(
     texts: Sequence[str], *, why: str, dry_run: bool, settings_file: Path | None
 ) -> list[dict[str, Any]]:
@@ -246,7 +286,7 @@ def _tell(done: str, records: list[dict[str, Any]], *, dry_run: bool, as_json: b
         print_json({"order": done, "dry_run": dry_run, "rows": records})
         return
     for record in records:
-        what = f"{record['id']} {record.get('name') or Path(record['path']).name}"
+        what = f"{record['id']} {record.get('name') or record.get('key') or Path(record['path']).name}"
         told = f"is {done}" if record["state"] == done else f"was {done}; it is {record['state']} now"
         print_table(f"{what} would be {done}." if dry_run else f"{what} {told}.")
     if not records:

@@ -1,12 +1,14 @@
 """Commands around the archive itself: taking files in by hand, checking, migrating."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from archive.store import Transfer
 from daemon.cli.errors import ExitCode, UsageError, answering
-from daemon.cli.options import AsJson, SettingsFile
+from daemon.cli.options import AsJson, DryRun, SettingsFile
 from daemon.cli.output import print_json, print_table, table
 
 db = typer.Typer(name="db", help="Look after the registry.", no_args_is_help=True)
@@ -15,13 +17,41 @@ db = typer.Typer(name="db", help="Look after the registry.", no_args_is_help=Tru
 @answering
 def ingest(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Files, or folders with everything below them.")
-    ],
+        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Files, or folders with everything below them.")
+    ] = None,
     *,
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Take an existing archive in, frames and masters of any MUSE pipeline, and reprocess nothing.",
+        ),
+    ] = None,
+    transfer: Annotated[
+        Transfer | None,
+        typer.Option(help="How files of an archive come in; without it they are linked, if they can be."),
+    ] = None,
+    certified: Annotated[bool, typer.Option("--certified", help="You vouch for the masters of the archive.")] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     settings_file: SettingsFile = None,
 ) -> None:
     """Take files in now, wherever they lie; the daemon goes on from there. Code 1 if any was put into quarantine."""
+    if archive is not None:
+        from daemon.cli.backfilling import take_archive
+
+        if paths:
+            raise UsageError("--archive takes its folder alone; give files and folders of new frames without it.")
+        in_order = take_archive(archive, transfer, settings_file, certified=certified, dry_run=dry_run, as_json=as_json)
+        raise typer.Exit(ExitCode.DONE if in_order else ExitCode.NOT_IN_ORDER)
+    if transfer or certified or dry_run:
+        raise UsageError("--transfer, --certified and --dry-run are for an existing archive; name it with --archive.")
+    if not paths:
+        raise UsageError("Say what to take in: files, folders, or an existing archive with --archive.")
+    _ingest_now(paths, settings_file, as_json=as_json)
+
+
+def _ingest_now(paths: Sequence[Path], settings_file: Path | None, *, as_json: bool) -> None:
     from archive.states import ArrivalState
     from daemon.cli.opening import open_site
     from daemon.cli.pages import taken_page

@@ -20,7 +20,7 @@ def upgrade() -> None:
         group.create_check_constraint("groupstate", f"state IN ({states})")
 
     with op.batch_alter_table("step") as step:
-        step.add_column(_text("weighed", 64))
+        step.add_column(sa.Column("weighed", sa.String(64), nullable=True, server_default=""))
         step.create_index("step_by_weighed", ["name", "weighed"])
     _without_defaults("step", "weighed")
 

@@ -1,0 +1,217 @@
+"""Where products of another pipeline belong: the step that they stand for, on the frames that they were made of.
+
+A product may come before its frames or after them. The links are therefore made from the rows alone, whenever an
+archive was taken in: the same rows give the same links, and making them again changes nothing.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, null, or_, select
+from sqlalchemy.orm import Session
+
+from archive.history import record
+from archive.models import Frame, Group, Product, Step, Use
+from archive.night import night_of
+from archive.registry import Registry
+from archive.states import StepState
+from tasks.cascade import STEPS, CascadeStep
+from tasks.engines import made_elsewhere
+from tasks.groups import middle
+from tasks.masters import Ancestor, Origin, origin_of, raw_id
+from tasks.survey import concerns_done, member_of
+
+_RUNS_AT_ONCE = 50  # in one transaction
+_MOST_NAMES = 500  # in one query
+_SAME_EXPOSURE = 2.0  # days; within these a name of the workstation, which comes back every year, means one exposure
+_STEPS: Mapping[str, CascadeStep] = {step.recipe_name: step for step in STEPS}
+
+
+@dataclass(frozen=True)
+class Linked:
+    """How many runs of another pipeline there are, and how many of them stand as steps on frames that are here."""
+
+    runs: int
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What one run made, how, and those of its frames that are here."""
+
+    identity: str
+    products: Sequence[Product]
+    origins: Sequence[Origin]
+    frames: Sequence[Frame]
+    complete: bool
+
+    @property
+    def origin(self) -> Origin:
+        return self.origins[0]
+
+
+def link_runs(registry: Registry, now: datetime) -> Linked:
+    """Bring the links of every run of another pipeline in line with the rows that are there.
+
+    First all of them are put on their frames, then they are given the calibrations that they used: a calibration's time
+    is known only when its own frames are.
+    """
+    with registry.read() as session:
+        runs = session.scalars(select(Product.run).where(Product.run != "").distinct().order_by(Product.run)).all()
+    for start in range(0, len(runs), _RUNS_AT_ONCE):
+        with registry.begin() as session:
+            for run in _runs(session, runs[start : start + _RUNS_AT_ONCE]):
+                _put_on_frames(session, run, now)
+    steps = 0
+    for start in range(0, len(runs), _RUNS_AT_ONCE):
+        with registry.begin() as session:
+            for run in _runs(session, runs[start : start + _RUNS_AT_ONCE]):
+                step = run.products[0].step
+                if step is not None:
+                    _give_uses(session, step, run)
+                    steps += 1
+    return Linked(len(runs), steps)
+
+
+def _runs(session: Session, identities: Sequence[str]) -> Iterator[_Run]:
+    made: dict[str, list[Product]] = {}
+    for product in session.scalars(select(Product).where(Product.run.in_(identities)).order_by(Product.id)):
+        made.setdefault(product.run, []).append(product)
+    origins = {run: [origin_of(session, product) for product in products] for run, products in made.items()}
+    frames = _frames_by_id(session, {name for found in origins.values() for name in _identifiers(found[0])})
+    for run, products in made.items():
+        origin = origins[run][0]
+        here = {raw.name: _frame_of(session, raw.name, origin, frames) for raw in origin.raws}
+        found = {frame.id: frame for frame in here.values() if frame is not None}
+        if not found and (first := frames.get(origin.first)):  # its frames have names of another place
+            found = {first.id: first}
+        ordered = sorted(found.values(), key=lambda frame: (frame.mjd, frame.dp_id))
+        complete = bool(here) and all(here.values())
+        yield _Run(identity=run, products=products, origins=origins[run], frames=ordered, complete=complete)
+
+
+def _identifiers(origin: Origin) -> Iterator[str]:
+    yield from (identifier for raw in origin.raws if (identifier := raw_id(raw.name)))
+    if origin.first:
+        yield origin.first
+
+
+def _frames_by_id(session: Session, names: set[str]) -> dict[str, Frame]:
+    ordered, frames = sorted(names), dict[str, Frame]()
+    for start in range(0, len(ordered), _MOST_NAMES):
+        newest = select(Frame).where(Frame.dp_id.in_(ordered[start : start + _MOST_NAMES]))
+        frames |= {frame.dp_id: frame for frame in session.scalars(newest.where(Frame.superseded_by.is_(None)))}
+    return frames
+
+
+def _frame_of(session: Session, name: str, origin: Origin, frames: Mapping[str, Frame]) -> Frame | None:
+    """Return the frame of this name: by its identifier, or else by that of the workstation near the first exposure."""
+    if identifier := raw_id(name):
+        return frames.get(identifier)
+    first, last = origin.mjd - _SAME_EXPOSURE, origin.mjd + _SAME_EXPOSURE
+    named = select(Frame).where(Frame.origfile == name, Frame.mjd.between(first, last), Frame.superseded_by.is_(None))
+    return session.scalars(named.order_by(Frame.mjd, Frame.id).limit(1)).first()
+
+
+def _put_on_frames(session: Session, run: _Run, now: datetime) -> None:
+    """Let a run stand as a done step on the group of its frames, and its products in the middle of these."""
+    wanted = _STEPS.get(run.origin.recipe)
+    group = _group_of(wanted, run) if wanted else None
+    if wanted is not None and group is not None:
+        step = session.scalars(select(Step).where(Step.identity == run.identity)).first() or _made(
+            session, wanted, group, run, now
+        )
+        step.group = group
+        ended = max(product.created for product in run.products)
+        if step.ended != ended:
+            step.created = step.ended = ended
+        for product in run.products:
+            product.step = step
+        session.flush()
+        _put_in_order(session, group, wanted.name)
+    mjd = middle([member_of(frame) for frame in run.frames]) if run.complete else run.origin.mjd
+    for product in run.products:
+        if product.mjd != mjd:
+            product.mjd, product.night = mjd, night_of(mjd)
+            product.reviewed = not concerns_done(session, product)
+
+
+def _group_of(wanted: CascadeStep, run: _Run) -> Group | None:
+    """Return the group that most of the frames are of."""
+    tags = (wanted.raw, *wanted.substitutes)
+    groups = Counter(frame.group for frame in run.frames if frame.group is not None and frame.tag in tags)
+    return min(groups, key=lambda group: (-groups[group], group.mjd, group.key), default=None)
+
+
+def _made(session: Session, wanted: CascadeStep, group: Group, run: _Run, now: datetime) -> Step:
+    last = max((step.sequence for step in group.steps if step.name == wanted.name), default=0)
+    created = max(product.created for product in run.products)
+    step = Step(
+        group=group,
+        name=wanted.name,
+        sequence=last + 1,
+        state=StepState.DONE,
+        identity=run.identity,
+        recipe=run.origin.recipe,
+        recipe_version=run.origin.version,
+        parameters=dict(run.origin.parameters),
+        created=created,
+        ended=created,
+        weighed=null(),  # None would stand for the default
+    )
+    session.add(step)
+    products = [product.name for product in run.products]
+    record(session, step, "step taken in", "Its products were made elsewhere.", now=now, products=products)
+    return step
+
+
+def _put_in_order(session: Session, group: Group, name: str) -> None:
+    """Give the makes of a step their numbers: those from elsewhere first, in the order of their making, then ours."""
+    steps = session.scalars(select(Step).where(Step.group_id == group.id, Step.name == name)).all()
+
+    def place(step: Step) -> tuple[bool, float, str, int]:
+        elsewhere = made_elsewhere(step.recipe_version)
+        when = step.created.timestamp() if elsewhere else 0.0
+        return not elsewhere, when, step.identity or "" if elsewhere else "", step.sequence
+
+    ordered = sorted(steps, key=place)
+    if [step.sequence for step in ordered] == list(range(1, len(ordered) + 1)):
+        return
+    for sign in (-1, 1):  # no two may have the same number at any time
+        for number, step in enumerate(ordered, 1):
+            step.sequence = sign * number
+        session.flush()
+
+
+def _give_uses(session: Session, step: Step, run: _Run) -> None:
+    """Let a step use the frames and calibrations of its run that are here."""
+    wanted: dict[tuple[str, int | None, int | None], float | None] = {
+        (frame.tag, frame.id, None): None for frame in run.frames
+    }
+    ours = {product.id for product in run.products}
+    for calibration in {calibration for origin in run.origins for calibration in origin.calibrations}:
+        product = _product_of(session, calibration)
+        if product is not None and product.id not in ours:
+            days = None if product.static else product.mjd - step.group.mjd
+            wanted[product.catg, None, product.id] = days
+    present = {(use.tag, use.frame_id, use.product_id): use for use in step.uses}
+    for key, use in present.items():
+        if key not in wanted:
+            session.delete(use)
+        elif use.days != wanted[key]:
+            use.days = wanted[key]
+    for key in sorted(wanted.keys() - present.keys(), key=str):
+        tag, frame_id, product_id = key
+        session.add(Use(step_id=step.id, tag=tag, frame_id=frame_id, product_id=product_id, days=wanted[key]))
+
+
+def _product_of(session: Session, calibration: Ancestor) -> Product | None:
+    """Return the product that a header names: by the signature of its data, or by its name."""
+    stem = calibration.name.partition(".fits")[0]
+    named: ColumnElement[bool] = or_(Product.name == f"{stem}.fits", Product.dp_id == stem.replace("_", ":"))
+    if calibration.signature:
+        named = or_(named, Product.signature == calibration.signature)
+    of_type = select(Product).where(named, Product.catg == calibration.tag)
+    return session.scalars(of_type.order_by(Product.digest).limit(1)).first()
