@@ -148,9 +148,15 @@ def take_stock(session: Session, first: date, last: date, *, level: int) -> Inve
 def _exposures(session: Session, first: date, last: date) -> Iterator[Exposure]:
     tags = {tag for item in CALIBRATION_PLAN for tag in (*item.serves, *(() if item.step else (item.tag,)))}
     rows = select(Frame.tag, Frame.night, Frame.mjd, Frame.exptime, *(getattr(Frame, key) for key in SetupKey))
-    wanted = rows.where(Frame.night.between(first, last), Frame.tag.in_(tags), Frame.superseded_by.is_(None))
+    near = Frame.night.between(first, last), Frame.mjd.between(*_times(first, last))
+    wanted = rows.where(*near, Frame.tag.in_(tags), Frame.superseded_by.is_(None))
     for tag, night, mjd, exptime, *setup in session.execute(wanted.order_by(Frame.mjd, Frame.id)):
         yield Exposure(tag=Tag(tag), night=night, mjd=mjd + exptime / 2 / SECONDS_OF_DAY, setup=Setup.of(*setup))
+
+
+def _times(first: date, last: date) -> tuple[float, float]:
+    """Return Modified Julian Dates around all of these nights, by which tables have their index."""
+    return mjd_of(night_ends(first)) - 2, mjd_of(night_ends(last)) + 1
 
 
 def _reach(item: PlannedCalibration, first: date, last: date) -> tuple[date, date]:
@@ -279,10 +285,11 @@ def _outside(session: Session, first: date, last: date) -> Iterator[Made]:
         for catg in item.catgs:
             static = Product.static.is_(bool(item.step and catg in item.step.statics))
             rows = select(*_MADE).where(Product.catg == catg, Product.step_id.is_(None), static)
-            near = rows.where(Product.night.between(begin, end)).order_by(Product.id)
-            before = rows.where(Product.night < begin).order_by(Product.mjd.desc()).limit(_LAST_FEW)
-            for query in (near, before) if begin != first else (near,):
-                yield from (_made(row) for row in session.execute(query))
+            near = rows.where(Product.night.between(begin, end), Product.mjd.between(*_times(begin, end)))
+            yield from (_made(row) for row in session.execute(near.order_by(Product.id)))
+            if begin != first:
+                before = rows.where(Product.night < begin).order_by(Product.mjd.desc()).limit(_LAST_FEW)
+                yield from (_made(row) for row in session.execute(before))
 
 
 def _candidates(session: Session, first: date, last: date, level: int) -> Mapping[str, Sequence[Candidate]]:
