@@ -26,10 +26,11 @@ from recipes.muse import INSTRUMENT
 from recipes.recipe import Value
 from tasks.classify import classify
 from tasks.intake import Intake, Taken
-from tasks.lineage import Linked, link_runs
+from tasks.lineage import Linked, link_runs, score_taken
 from tasks.masters import Master, category_of, is_static, recognise_master
 from tasks.site import Site
 from tasks.statics import Static, recognise
+from tasks.verdicts import Scoring
 
 GIGABYTE = 1_000_000_000
 _READERS = 2  # threads; a third one gained nothing on two cores
@@ -140,6 +141,7 @@ class Backfill:
                         yield self._enter(intake, look)
         if not self.dry_run:
             self.linked = link_runs(site.registry, site.clock())
+            score_taken(site.registry, Scoring.of(site.settings), site.clock())
 
     def _known(self, batch: Sequence[Found]) -> dict[Path, Found]:
         """Return what became of those files that were taken before and have not changed since."""

@@ -16,14 +16,17 @@ from archive.history import record
 from archive.models import Frame, Group, Product, Step, Use
 from archive.night import night_of
 from archive.registry import Registry
-from archive.states import StepState
+from archive.series import within
+from archive.states import Score, StepState
 from tasks.cascade import STEPS, CascadeStep
 from tasks.engines import made_elsewhere
 from tasks.groups import middle
 from tasks.masters import Ancestor, Origin, origin_of, raw_id
 from tasks.survey import concerns_done, member_of
+from tasks.verdicts import Scoring, score_anew, score_history
 
 _RUNS_AT_ONCE = 50  # in one transaction
+_SCORED_AT_ONCE = 50  # in one transaction
 _MOST_NAMES = 500  # in one query
 _SAME_EXPOSURE = 2.0  # days; within these a name of the workstation, which comes back every year, means one exposure
 _STEPS: Mapping[str, CascadeStep] = {step.recipe_name: step for step in STEPS}
@@ -50,6 +53,37 @@ class _Run:
     @property
     def origin(self) -> Origin:
         return self.origins[0]
+
+
+def score_taken(registry: Registry, scoring: Scoring, now: datetime) -> int:
+    """Score the masters of other pipelines that have no score yet, in order of observation; return how many.
+
+    Once they are on their frames: a running median goes by the time of a product. What comes after one of them in time
+    is scored anew with it, unless its own turn comes later.
+    """
+    with registry.read() as session:
+        unscored = select(Product.id, Product.catg).where(Product.run != "", Product.score == Score.NONE)
+        served = {item.category for item in scoring.thresholds.threshold} | set(scoring.thresholds.measured_on)
+        waiting = [
+            number for number, catg in session.execute(unscored.order_by(Product.mjd, Product.digest)) if catg in served
+        ]
+    for start in range(0, len(waiting), _SCORED_AT_ONCE):
+        ids = waiting[start : start + _SCORED_AT_ONCE]
+        with registry.begin() as session:
+            later: dict[int, Product] = {}
+            for number in ids:
+                product = session.get_one(Product, number)
+                score_anew(session, product, scoring, now=now, why="It was taken in.")
+                if reach := scoring.thresholds.reach(product.catg):
+                    after = within(session, product.catg, product.setup, product.mjd, product.mjd + reach)
+                    later |= {other.id: other for other in after if other.score}
+            for other in sorted(later.values(), key=lambda other: (other.mjd, other.name)):
+                if other.id not in ids:
+                    score_history(session, other, scoring, now=now, why="An earlier one was taken in.")
+            for number in ids:
+                product = session.get_one(Product, number)
+                product.reviewed = not concerns_done(session, product)
+    return len(waiting)
 
 
 def link_runs(registry: Registry, now: datetime) -> Linked:
@@ -117,6 +151,7 @@ def _frame_of(session: Session, name: str, origin: Origin, frames: Mapping[str, 
 
 def _put_on_frames(session: Session, run: _Run, now: datetime) -> None:
     """Let a run stand as a done step on the group of its frames, and its products in the middle of these."""
+    products_moved = False
     wanted = _STEPS.get(run.origin.recipe)
     group = _group_of(wanted, run) if wanted else None
     if wanted is not None and group is not None:
@@ -127,15 +162,20 @@ def _put_on_frames(session: Session, run: _Run, now: datetime) -> None:
         ended = max(product.created for product in run.products)
         if step.ended != ended:
             step.created = step.ended = ended
+        products_moved = any(product.step is not step for product in run.products)
         for product in run.products:
             product.step = step
         session.flush()
         _put_in_order(session, group, wanted.name)
     mjd = middle([member_of(frame) for frame in run.frames]) if run.complete else run.origin.mjd
+    grown = {product.catg for product in run.products if product.score == Score.NONE}
     for product in run.products:
         if product.mjd != mjd:
             product.mjd, product.night = mjd, night_of(mjd)
             product.reviewed = not concerns_done(session, product)
+            product.score = Score.NONE  # what came before it may be something else now
+        elif product.catg in grown or products_moved:
+            product.score = Score.NONE  # which channels there are, and which there should be
 
 
 def _group_of(wanted: CascadeStep, run: _Run) -> Group | None:

@@ -1,6 +1,7 @@
 """An existing archive is taken in without reprocessing, in any order, however often, and left as it is."""
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,14 +15,17 @@ from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
+from typer.testing import CliRunner, Result
 
 from archive.models import Arrival, Frame, Group, Measurement, Product, Step, Use
 from archive.night import mjd_of
 from archive.registry import Registry
 from archive.select import siblings
-from archive.states import Certification, GroupState, Judge, StepState
+from archive.states import Certification, GroupState, Judge, Score, StepState
 from archive.store import Store, Transfer
 from archive.verification import verify
+from daemon.cli.application import app
+from daemon.cli.errors import ExitCode
 from tasks import orders
 from tasks.advance import advance
 from tasks.backfill import Backfill, Became, Found, TransferUnclear, choose_transfer
@@ -130,6 +134,7 @@ def test_a_master_is_what_its_header_says(archive: Archive) -> None:
     assert (product.catg, product.name) == ("MASTER_BIAS", "MU_MBIA_170602A_slow.fits")
     assert (product.mode, product.readout, product.channels) == ("WFM-NOAO-N", "SCI1.0", [3, 7])
     assert (product.certification, product.judge) == (Certification.PROVISIONAL, Judge.NOBODY)
+    assert (product.score, product.score_reason) == ("yellow", "It lacks channel 1, 12.")
     assert product.created == START + timedelta(hours=6)
     values = {(row.channel, row.name): row.value if not row.text else row.text for row in product.measurements}
     assert values == {
@@ -160,7 +165,21 @@ def test_the_archive_of_eso_names_and_certifies(archive: Archive) -> None:
     theirs, ours = archive.products()
     assert (theirs.name, theirs.dp_id) == ("MU_MBIA_170602C_slow.fits", "M.MUSE.2017-06-05T10:00:00.123")
     assert (theirs.certification, theirs.judge) == (Certification.CERTIFIED, Judge.PERSON)
-    assert ours.certification is Certification.PROVISIONAL
+    assert ours.judge is not Judge.PERSON
+
+
+def test_masters_are_scored_by_the_same_thresholds(archive: Archive) -> None:
+    for days, (value, channels) in enumerate([(1.0, (1, 12)), (180.0, (1, 12)), (1.0, (12,))]):
+        start = START + timedelta(days=days)
+        write_template(archive.tree / f"{days}", Tag.BIAS, start)
+        write_sets(archive.tree / f"{days}", "MASTER_BIAS", start, channels=channels, value=value)
+    archive.take()
+    found = [(product.score, product.certification, product.score_reason[:19]) for product in archive.products()]
+    assert found == [
+        *[("green", Certification.CERTIFIED, "")] * 2,
+        *[("red", Certification.PROVISIONAL, "BIAS MASTER1 RON of")] * 2,
+        ("yellow", Certification.PROVISIONAL, "It lacks channel 1."),
+    ]
 
 
 def test_who_brings_them_can_vouch_for_masters(archive: Archive) -> None:
@@ -203,7 +222,7 @@ def test_a_red_file_leaves_its_set(archive: Archive) -> None:
     archive.take()
     with archive.site.registry.begin() as session:
         first, second, third = session.scalars(select(Product).order_by(Product.name)).all()
-        second.score = "red"
+        second.score, second.certification = Score.RED, Certification.PROVISIONAL
         assert siblings(session, third) == [first, third]
         assert siblings(session, second) == [second]
 
@@ -374,6 +393,7 @@ def outcome(registry: Registry) -> dict[str, Any]:
                 (
                     product.digest, product.catg, product.mjd, product.night, product.certification, product.created,
                     product.step.identity if product.step else None, product.channels, product.reviewed,
+                    product.score,
                 )
                 for product in session.scalars(select(Product))
             ),
@@ -467,3 +487,88 @@ def test_a_run_that_was_cut_off_is_finished_by_the_next(
         assert 0 < len(session.scalars(select(Arrival.id)).all()) < len(sources)
     archive.take(Transfer.LINK)
     assert outcome(archive.site.registry) == settled
+
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def musecal(archive: Archive, tmp_path: Path) -> Command:
+    """The command line on the site of the archive."""
+    file, incoming = tmp_path / "settings.toml", tmp_path / "incoming"
+    incoming.mkdir()
+    file.write_text(
+        f'[archive]\nroot = "{archive.site.store.root}"\nincoming = "{incoming}"\nleast_free_gb = 0\n'
+        f'[registry]\nurl = "{archive.site.registry.url.render_as_string(hide_password=False)}"\n'
+    )
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, [*arguments, "--settings", str(file)], env={"COLUMNS": "200"})
+
+    return run
+
+
+def test_the_command_tells_what_became_of_each_file(archive: Archive, musecal: Command) -> None:
+    write_template(archive.tree, Tag.BIAS, START)
+    write_master(archive.tree / "MASTER_BIAS.fits", "MASTER_BIAS", START)
+    planned = musecal("ingest", "--archive", str(archive.tree), "--dry-run")
+    assert planned.exit_code == ExitCode.DONE
+    assert planned.stdout.count("frame            BIAS") == 3
+    done = musecal("ingest", "--archive", str(archive.tree), "--json")
+    assert done.exit_code == ExitCode.DONE
+    record = json.loads(done.stdout)
+    assert [item["became"] for item in record["files"]] == ["master", "frame", "frame", "frame"]
+    assert record["summary"]["types"] == {"frame": {"BIAS": 3}, "master": {"MASTER_BIAS": 1}}
+    assert (record["summary"]["runs"], record["summary"]["runs_on_frames"]) == (1, 1)
+    assert "4 files" in done.stderr
+    (archive.tree / "broken.fits").write_text("nothing")
+    again = musecal("ingest", "--archive", str(archive.tree))
+    assert again.exit_code == ExitCode.NOT_IN_ORDER
+    assert "4 known before" in again.stderr
+    assert "this is no FITS file" in again.stdout
+
+
+def test_every_other_command_understands_what_came(archive: Archive, musecal: Command) -> None:
+    write_template(archive.tree, Tag.BIAS, START)
+    write_template(archive.tree, Tag.FLAT, START + timedelta(hours=1))
+    write_sets(archive.tree, "MASTER_BIAS", START)
+    (archive.tree / "MUSE.2017-06-02T09:00:00.000.fits").write_text("nothing")
+    musecal("ingest", "--archive", str(archive.tree))
+    assert musecal("verify").exit_code == ExitCode.DONE
+    night = json.loads(musecal("night", "2017-06-01", "--json").stdout)
+    assert night["balanced"]
+    assert {entry["fate"] for entry in night["entries"]} == {"processed", "archived", "quarantined"}
+    why = musecal("why", "MU_MBIA_170602A_slow-12.fits").stdout
+    assert "comes from step 1 (bias) of group 1" in why
+    assert "made elsewhere (muse_bias, eso/2.8.7)" in musecal("why", "S1").stdout
+    assert "`musecal requeue G2` has our recipes reduce it" in musecal("why", "G2").stdout
+    assert musecal("requeue", "G1", "G2").exit_code == ExitCode.DONE
+    assert [group.state for group in archive.groups()] == [GroupState.OPEN, GroupState.OPEN]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "Say what to take in"),
+        (["--dry-run", "x.fits"], "name it with --archive"),
+        (["--archive", "{root}"], "a part of the archive"),
+        (["--archive", "{tree}", "x.fits"], "takes its folder alone"),
+        (["--archive", "{tree}/nowhere"], "is no folder"),
+    ],
+)
+def test_what_is_not_clear_is_refused(archive: Archive, musecal: Command, arguments: list[str], sentence: str) -> None:
+    archive.site.store.root.mkdir()
+    places = {"root": archive.site.store.root, "tree": archive.tree}
+    refused = musecal("ingest", *(argument.format(**places) for argument in arguments))
+    assert refused.exit_code == ExitCode.USAGE
+    assert sentence in refused.stderr
+
+
+def test_a_tree_that_is_moved_is_emptied(archive: Archive) -> None:
+    write_template(archive.tree, Tag.BIAS, START)
+    write_master(archive.tree / "MASTER_BIAS.fits", "MASTER_BIAS", START)
+    (archive.tree / "broken.fits").write_text("nothing")
+    archive.take(Transfer.MOVE)
+    assert not list(archive.tree.iterdir())
+    assert [path.name for path in archive.site.store.quarantined.iterdir()] == ["broken.fits"]
+    assert list(verify(archive.site.registry, archive.site.store)) == []

@@ -29,7 +29,10 @@ def ingest(
     ] = None,
     transfer: Annotated[
         Transfer | None,
-        typer.Option(help="How files of an archive come in; without it they are linked, if they can be."),
+        typer.Option(
+            metavar="link|copy|leave|move",
+            help="How files of an archive come in; without it they are linked, if they can be.",
+        ),
     ] = None,
     certified: Annotated[bool, typer.Option("--certified", help="You vouch for the masters of the archive.")] = False,
     dry_run: DryRun = False,
