@@ -263,7 +263,11 @@ class Product(HasSetup, Row):
     """
 
     __tablename__ = "product"
-    __table_args__ = (Index("product_by_catg_time", "catg", "mjd"), Index("product_by_time", "mjd", "id"))
+    __table_args__ = (
+        Index("product_by_catg_time", "catg", "mjd"),
+        Index("product_by_time", "mjd", "id"),
+        Index("product_by_static_catg_time", "static", "catg", "mjd"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     step_id: Mapped[int | None] = mapped_column(ForeignKey("step.id"), index=True)

@@ -359,7 +359,7 @@ def candidates(session: Session, catg: str, *, mjd: float, days: float) -> list[
     days : float
         Widest window; inf for every product of the type.
     """
-    rows = select(*_COLUMNS, PAIRED.label("paired")).where(Product.catg == catg)
+    rows = select(*CANDIDATE_COLUMNS, PAIRED.label("paired")).where(Product.catg == catg)
     first, last = mjd - days, mjd + days
     near: Select[Any] = rows.where(or_(Product.static, Product.mjd.between(first, last)))
     queries = [near]
@@ -399,7 +399,7 @@ def astrometry_for(session: Session, geometry: Product, *, setup: Setup, mjd: fl
     setup, mjd
         Of the exposure.
     """
-    rows = select(*_COLUMNS).where(Product.geometry_id == geometry.id)
+    rows = select(*CANDIDATE_COLUMNS).where(Product.geometry_id == geometry.id)
     return choose(
         [replace(candidate_of(row, paired=True), mjd=geometry.mjd) for row in session.execute(rows)],
         setup=setup,
@@ -455,7 +455,8 @@ PAIRED = (
     )
     .exists()
 )
-_COLUMNS = (
+# What ``candidate_of`` reads.
+CANDIDATE_COLUMNS = (
     Product.id, Product.name, Product.catg, Product.mjd, Product.certification, Product.score, Product.static,
     Product.created, Product.run, Product.channels,
     Product.response, Product.step_id, Product.geometry_id, *(getattr(Product, key) for key in SetupKey),

@@ -26,6 +26,9 @@ MODE_FAMILIES: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 
 
+_NAMES = tuple(key.value for key in SetupKey)
+
+
 @dataclass(frozen=True, kw_only=True, order=True)
 class Setup:
     """Setup of one frame. A keyword that the header lacks is '' or 0."""
@@ -41,7 +44,7 @@ class Setup:
     @classmethod
     def of(cls, *values: str | int) -> Self:
         """Return the setup with these values, in the order of ``SetupKey``."""
-        return cls(**dict(zip((key.value for key in SetupKey), values, strict=True)))  # type: ignore[arg-type]  # mixed
+        return cls(**dict(zip(_NAMES, values, strict=True)))  # type: ignore[arg-type]  # mixed
 
     def __composite_values__(self) -> tuple[str | int, ...]:
         """Return the values in the order of ``SetupKey``; SQLAlchemy spreads them over columns."""
@@ -49,14 +52,19 @@ class Setup:
 
     def value(self, key: SetupKey) -> str | int:
         """Return the value of one key."""
-        value: str | int = getattr(self, key.value)
+        value: str | int = getattr(self, key)
         return value
 
     def differences(self, other: "Setup", keys: tuple[SetupKey, ...]) -> dict[str, tuple[str | int, str | int]]:
         """Return each key among ``keys`` whose values differ, with this value and the other's."""
         return {key.value: (self.value(key), other.value(key)) for key in keys if self.value(key) != other.value(key)}
 
+    def serving(self, key: SetupKey) -> tuple[str | int, ...]:
+        """Return the values of a key with which a calibration serves this setup: its own, and its family of modes."""
+        value = self.value(key)
+        families = (name for name, modes in MODE_FAMILIES.items() if key is SetupKey.MODE and value in modes)
+        return (value, *families)
+
     def served_by(self, other: "Setup", key: SetupKey) -> bool:
         """Return whether a calibration of another setup serves this one by a key: equal, or its family of modes."""
-        family = MODE_FAMILIES.get(other.mode, ()) if key is SetupKey.MODE else ()
-        return self.value(key) == other.value(key) or self.value(key) in family
+        return other.value(key) in self.serving(key)

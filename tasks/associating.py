@@ -210,7 +210,7 @@ class _Drafter:
         statics = [one.candidate for one in self._near.statics(need.catg, view.mjd)] if need.beside_statics else []
         choice, groups = choose_for(view, need, statics, self._policy), dict[Candidate, RawGroup]()
         for level in need.levels if need.catg in _MAKERS else ():
-            near = self._offers(need.catg, view.mjd - level.days, view.mjd + level.days)
+            near = self._offers(need, view, level.days)
             choice = choose_for(view, need, [*statics, *near], self._policy)
             groups = {candidate: group for candidate, group in near.items() if group is not None}
             # Of a type that comes as static too, only what is certified surely goes before whatever lies farther away.
@@ -231,18 +231,19 @@ class _Drafter:
         choice = made_by_partner(view, made)
         return choice, {candidate: group for candidate in made if group is not None}
 
-    def _offers(self, catg: str, first: float, last: float) -> dict[Candidate, RawGroup | None]:
+    def _offers(self, need: Need, around: GroupView, days: float) -> dict[Candidate, RawGroup | None]:
         """Return what a category can be had from: products, or groups by what is known of their product."""
-        views = self._near.products(catg, first, last)
+        first, last = around.mjd - days, around.mjd + days
+        views = self._near.products(need, around.setup, first, last)
         if not self._raw:
             return {view.candidate: None for view in views if view.current}
         made: dict[int | None, list[ProductView]] = {}
         for view in views:
             made.setdefault(view.group_id, []).append(view)
-        maker = _MAKERS[catg]
+        maker = _MAKERS[need.catg]
         offers: dict[Candidate, RawGroup | None] = {}
         for tag in (maker.raw, *maker.substitutes):
-            for group in self._near.groups(tag, first, last):
+            for group in self._near.groups(tag, need, around.setup, first, last):
                 views = sorted(made.get(group.group_id, ()), key=lambda view: (view.current, view.usable))
                 if len(group.frames) >= maker.minimum and (views or tag is maker.raw):
                     offers[views[-1].candidate if views else _to_come(group)] = group

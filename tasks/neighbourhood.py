@@ -4,11 +4,11 @@ The tree of a science frame asks for the same nights again and again. One readin
 that; only what is not found there is looked for farther away.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from archive.models import Frame, Group, Product, Step
@@ -16,9 +16,10 @@ from archive.naming import STATIC_CODES
 from archive.select import PAIRED
 from archive.setup import Setup, SetupKey
 from archive.states import Certification, GroupState, Score
-from tasks.cascade import Companion
+from tasks.cascade import Companion, Need
+from tasks.makes import products_where
 from tasks.snapshot import CompanionView, ProductView
-from tasks.survey import member_of, products_where
+from tasks.survey import member_of
 
 _AROUND = 2.0  # days to either side that are read at once: the nights from which nearly every calibration comes
 _ENDED = (GroupState.COMPLETE, GroupState.CLOSED, GroupState.ARCHIVED)
@@ -60,6 +61,9 @@ class _Span(Generic[Found]):
         return self.first <= first and last <= self.last
 
 
+_Kind = tuple[str, tuple[str | int, ...]]  # PRO.CATG or tag, and the values of keys that are looked for; () for all
+
+
 class Neighbourhood:
     """The days around a time.
 
@@ -76,23 +80,35 @@ class Neighbourhood:
 
     def __init__(self, session: Session, mjd: float, *, catgs: Collection[str], tags: Collection[str]) -> None:
         self._session = session
-        self._products: dict[str, _Span[ProductView]] = {}
-        self._groups: dict[str, _Span[RawGroup]] = {}
+        self._products: dict[_Kind, _Span[ProductView]] = {}
+        self._groups: dict[_Kind, _Span[RawGroup]] = {}
         self._statics: list[_Span[ProductView]] = []
-        self._read_products(catgs, mjd - _AROUND, mjd + _AROUND)
-        self._read_groups(tags, mjd - _AROUND, mjd + _AROUND)
+        first, last = mjd - _AROUND, mjd + _AROUND
+        views = self._products_where(Product.catg.in_(catgs), first, last) if catgs else []
+        for catg in catgs:
+            self._products[catg, ()] = _Span(first, last, [view for view in views if view.catg == catg])
+        groups = self._groups_where(Group.tag.in_(tags) & Group.mjd.between(first, last)) if tags else []
+        for tag in tags:
+            self._groups[tag, ()] = _Span(first, last, [group for group in groups if group.tag == tag])
 
-    def products(self, catg: str, first: float, last: float) -> list[ProductView]:
-        """Return the products of a category from frames of this time, whether they may be used or not."""
-        if catg not in self._products or not self._products[catg].holds(first, last):
-            self._read_products((catg,), first, last)
-        return [view for view in self._products[catg].found if first <= view.candidate.mjd <= last]
+    def products(self, need: Need, setup: Setup, first: float, last: float) -> list[ProductView]:
+        """Return the products from frames of this time that may meet a need, whether they may be used or not.
 
-    def groups(self, tag: str, first: float, last: float) -> list[RawGroup]:
-        """Return the groups of a tag of this time."""
-        if tag not in self._groups or not self._groups[tag].holds(first, last):
-            self._read_groups((tag,), first, last)
-        return [group for group in self._groups[tag].found if first <= group.mjd <= last]
+        Farther away only those are read whose setup serves: there may be hundreds of others.
+        """
+        kind = _kind(self._products, need.catg, need, setup, first, last)
+        if kind not in self._products or not self._products[kind].holds(first, last):
+            alike = and_(Product.catg == need.catg, *_serving(Product, need, setup))
+            self._products[kind] = _Span(first, last, self._products_where(alike, first, last))
+        return [view for view in self._products[kind].found if first <= view.candidate.mjd <= last]
+
+    def groups(self, tag: str, need: Need, setup: Setup, first: float, last: float) -> list[RawGroup]:
+        """Return the groups of a tag of this time whose product may meet a need, as ``products``."""
+        kind = _kind(self._groups, tag, need, setup, first, last)
+        if kind not in self._groups or not self._groups[kind].holds(first, last):
+            alike = and_(Group.tag == tag, Group.mjd.between(first, last), *_serving(Frame, need, setup))
+            self._groups[kind] = _Span(first, last, self._groups_where(alike))
+        return [group for group in self._groups[kind].found if first <= group.mjd <= last]
 
     def group(self, group_id: int) -> RawGroup | None:
         """Return one group; None if frames are still awaited for it, or it is incomplete."""
@@ -121,18 +137,11 @@ class Neighbourhood:
         for frame in self._session.scalars(frames.order_by(Frame.id)):
             yield CompanionView(tag=wanted.tag, setup=frame.setup, member=member_of(frame))
 
-    def _read_products(self, catgs: Collection[str], first: float, last: float) -> None:
-        near = Product.catg.in_(catgs) & Product.static.is_(False) & Product.mjd.between(first, last)
-        views = products_where(self._session, near).values() if catgs else ()
-        for catg in catgs:
-            self._products[catg] = _Span(first, last, [view for view in views if view.catg == catg])
+    def _products_where(self, alike: ColumnElement[bool], first: float, last: float) -> list[ProductView]:
+        near = alike & Product.static.is_(False) & Product.mjd.between(first, last)
+        return list(products_where(self._session, near).values())
 
-    def _read_groups(self, tags: Collection[str], first: float, last: float) -> None:
-        groups = self._groups_where(Group.tag.in_(tags) & Group.mjd.between(first, last)) if tags else ()
-        for tag in tags:
-            self._groups[tag] = _Span(first, last, [group for group in groups if group.tag == tag])
-
-    def _groups_where(self, condition: ColumnElement[bool]) -> Collection[RawGroup]:
+    def _groups_where(self, condition: ColumnElement[bool]) -> list[RawGroup]:
         setup = [getattr(Frame, key) for key in SetupKey]
         rows = self._session.execute(
             select(Group.id, Group.tag, Group.mjd, Group.state, Group.expected, Frame.id, *setup)
@@ -143,7 +152,7 @@ class Neighbourhood:
         frames: dict[int, list[int]] = {}
         for row in rows:
             frames.setdefault(row[0], []).append(row[5])
-        return {
+        made = {
             row[0]: RawGroup(
                 group_id=row[0],
                 tag=row[1],
@@ -154,7 +163,8 @@ class Neighbourhood:
                 frames=tuple(frames[row[0]]),
             )
             for row in reversed(rows)  # so that the first frame of a group gives its setup
-        }.values()
+        }
+        return list(made.values())
 
     def _read_statics(self, first: float, last: float) -> None:
         alone = (Product.catg != "ASTROMETRY_WCS") & ((Product.catg != "GEOMETRY_TABLE") | Product.step_id.is_(None))
@@ -173,3 +183,14 @@ class Neighbourhood:
         wanted = select(ranked.c.id).where(or_(ranked.c.place == 1, ranked.c.mjd > first))
         found = list(products_where(self._session, Product.id.in_(wanted)).values())
         self._statics.append(_Span(first, last, found))
+
+
+def _kind(known: Mapping[_Kind, _Span[Found]], name: str, need: Need, setup: Setup, first: float, last: float) -> _Kind:
+    """Return under what it is kept: with all of its name where that reaches so far, or with those alike."""
+    if (name, ()) in known and known[name, ()].holds(first, last):
+        return name, ()
+    return name, tuple(setup.value(key) for key in need.match)
+
+
+def _serving(kind: type[Frame | Product], need: Need, setup: Setup) -> list[ColumnElement[bool]]:
+    return [getattr(kind, key).in_(setup.serving(key)) for key in need.match]

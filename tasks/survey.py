@@ -7,15 +7,14 @@ something that it may take is new or was judged anew. So many at a time, in the 
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, case, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, exists, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from archive.models import Frame, Group, Product, Step, Use
-from archive.select import PAIRED, Candidate, candidate_of, feeding, sets_of
+from archive.select import Candidate, sets_of
 from archive.setup import Setup
 from archive.states import Certification, GroupState, StepState, feeds
 from recipes.muse import Lamp
@@ -24,15 +23,16 @@ from tasks.classify import AMBIENT_TEMPERATURE
 from tasks.decisions import Method, StepKey
 from tasks.engines import made_elsewhere, versions_of
 from tasks.groups import Member
+from tasks.makes import chunks, products_where
 from tasks.plan import needs_of, reach
 from tasks.settings import Settings
 from tasks.snapshot import CompanionView, GroupView, Policy, ProductView, Snapshot, StepView
 
-_MOST_IDS = 500  # in one query
 _MOST_WEIGHED = 200  # done steps in one plan, so that its transaction stays short
 _MOST_REVIEWED = 500  # products at once, likewise
 _EXPOSED = 1.0 / 24  # days; a frame that goes along is not exposed longer, from its begin to its middle
 _MERGED = 30.0  # days; windows closer than this are read as one
+_maker = aliased(Step)
 _UNSETTLED = (StepState.WAITING, StepState.QUEUED, StepState.RUNNING, StepState.FAILED)
 
 
@@ -57,7 +57,7 @@ def survey(session: Session, settings: Settings) -> Snapshot:
         group_ids.add(group_id)
     group_ids |= {
         partner
-        for ids in _chunks(group_ids)
+        for ids in chunks(group_ids)
         for partner in session.scalars(select(Group.partner_id).where(Group.id.in_(ids)))
         if partner is not None
     }
@@ -205,7 +205,7 @@ def concerns_done(session: Session, product: Product) -> bool:
 
 def groups_of(session: Session, group_ids: Iterable[int]) -> Iterator[GroupView]:
     """Return groups with the newest versions of their frames."""
-    for ids in _chunks(group_ids):
+    for ids in chunks(group_ids):
         frames: dict[int, list[Frame]] = {}
         newest = select(Frame).where(Frame.group_id.in_(ids), Frame.superseded_by.is_(None))
         for frame in session.scalars(newest.order_by(Frame.mjd, Frame.id)):
@@ -243,13 +243,13 @@ def member_of(frame: Frame) -> Member:
 
 
 def _steps(session: Session, group_ids: Iterable[int]) -> list[Step]:
-    return [step for ids in _chunks(group_ids) for step in session.scalars(select(Step).where(Step.group_id.in_(ids)))]
+    return [step for ids in chunks(group_ids) for step in session.scalars(select(Step).where(Step.group_id.in_(ids)))]
 
 
 def _uses(session: Session, steps: Iterable[Step]) -> Mapping[int, Sequence[Use]]:
     """Return what steps used, of those that can be compared with what they would use now."""
     uses: dict[int, list[Use]] = {}
-    for ids in _chunks(step.id for step in steps if step.state in (StepState.DONE, StepState.FAILED)):
+    for ids in chunks(step.id for step in steps if step.state in (StepState.DONE, StepState.FAILED)):
         for use in session.scalars(select(Use).where(Use.step_id.in_(ids))):
             uses.setdefault(use.step_id, []).append(use)
     return uses
@@ -282,8 +282,8 @@ def _products(
     session: Session, groups: Sequence[GroupView], policy: Policy, used: Collection[int]
 ) -> dict[int, ProductView]:
     """Return the products that these groups used, made, or may use."""
-    queries: list[ColumnElement[bool]] = [Product.id.in_(ids) for ids in _chunks(used)]
-    queries += [Step.group_id.in_(ids) for ids in _chunks(group.group_id for group in groups)]
+    queries: list[ColumnElement[bool]] = [Product.id.in_(ids) for ids in chunks(used)]
+    queries += [Step.group_id.in_(ids) for ids in chunks(group.group_id for group in groups)]
     windows: dict[str, list[Window]] = {}
     for group in groups:
         for step in steps_of(group.tag):
@@ -295,88 +295,6 @@ def _products(
         queries.append(and_(Product.catg == catg, or_(Product.static, *near)))
     found = (products_where(session, query, certified=policy.certified) for query in queries)
     return {product_id: view for views in found for product_id, view in views.items()}
-
-
-def products_where(
-    session: Session, condition: ColumnElement[bool], *, certified: bool = False
-) -> dict[int, ProductView]:
-    """Return the products that meet a condition on Product and the Step that made them, by their id.
-
-    Parameters
-    ----------
-    certified : bool
-        Only certified ones may be used, which decides which make of a step is the current one.
-    """
-    rows = session.execute((_CERTIFIED_ONLY if certified else _PRODUCTS).where(condition))
-    return {row.Product.id: _product(row) for row in rows}
-
-
-_maker, _make, _newest, _made, _input = aliased(Step), aliased(Step), aliased(Step), aliased(Product), aliased(Product)
-
-
-def _with_makes(usable: Callable[[type[Product]], ColumnElement[bool]]) -> Select[Any]:
-    """Return the query for products and what the other makes of their step say of them.
-
-    Of several makes of the same group the latest is current that may be used: it came out well, and nothing that it
-    was made of may no longer be used, where there is a later make. If none may be used it is the latest. A make that
-    came out as an earlier one again stands for that.
-    """
-    alike = (_newest.group_id == Step.group_id, _newest.name == Step.name, _newest.state == StepState.DONE)
-    latest = select(_newest).where(*alike).order_by(_newest.sequence.desc()).limit(1)
-    newest, stale, sequence = (
-        latest.with_only_columns(column).correlate(Step).scalar_subquery()
-        for column in (_newest.identity, _newest.stale, _newest.sequence)
-    )
-    gave = (
-        select(_made.id)
-        .join(_maker, _made.step_id == _maker.id)
-        .where(_maker.group_id == Step.group_id, _maker.name == Step.name, _maker.identity == _make.identity)
-        .where(_made.catg == Product.catg, usable(_made))
-        .correlate(Step, Product, _make)
-    )
-    spoiled = (
-        select(Use.id)
-        .join(_input, Use.product_id == _input.id)
-        .where(Use.step_id == _make.id, ~feeding(_input))
-        .correlate(_make)
-    )
-    serving = (
-        select(_make.identity)
-        .where(_make.group_id == Step.group_id, _make.name == Step.name, _make.state == StepState.DONE, gave.exists())
-        .where(or_(_make.sequence == sequence, ~spoiled.exists()))
-        .order_by(_make.sequence.desc())
-        .limit(1)
-        .correlate(Step, Product)
-        .scalar_subquery()
-    )
-    return select(
-        Product,
-        Step.group_id,
-        Step.name.label("step_name"),
-        Step.identity,
-        func.coalesce(serving, newest).label("current"),
-        stale.label("stale"),
-        PAIRED.label("paired"),
-    ).outerjoin(Step, Product.step_id == Step.id)
-
-
-_PRODUCTS = _with_makes(feeding)
-_CERTIFIED_ONLY = _with_makes(lambda product: product.certification == Certification.CERTIFIED)
-
-
-def _product(row: Row[Any]) -> ProductView:
-    product = row.Product
-    return ProductView(
-        candidate=candidate_of(product, paired=row.paired),
-        catg=product.catg,
-        night=product.night,
-        digest=product.digest,
-        group_id=row.group_id,
-        step_name=row.step_name,
-        identity=row.identity,
-        current=product.static or row.identity == row.current,  # the later make of a static one has the later letter
-        stale=bool(row.stale),
-    )
 
 
 def _sets(views: Mapping[int, ProductView]) -> Iterator[ProductView]:
@@ -419,10 +337,3 @@ def _merged(windows: Iterable[Window]) -> list[Window]:
         else:
             merged.append((first, last))
     return merged
-
-
-def _chunks(ids: Iterable[int]) -> Iterator[list[int]]:
-    """Cut a list of ids so that a query does not exceed what a database takes."""
-    ordered = sorted(ids)
-    for start in range(0, len(ordered), _MOST_IDS):
-        yield ordered[start : start + _MOST_IDS]

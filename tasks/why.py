@@ -19,11 +19,12 @@ from recipes.recipe import Recipe
 from tasks.cascade import STEPS, STEPS_BY_NAME, Need, Tag
 from tasks.engines import engine_of, made_elsewhere
 from tasks.failures import FINISH
+from tasks.makes import products_where
 from tasks.pairs import made_by_partner
 from tasks.plan import choose_for, needs_of, reach
 from tasks.settings import Engine, Settings
 from tasks.snapshot import GroupView, Policy
-from tasks.survey import groups_of, policy_of, products_where
+from tasks.survey import groups_of, policy_of
 from tasks.verdicts import SCORED
 
 _VERDICTS = (SCORED, *(f"product {verdict}" for verdict in (Certification.CERTIFIED, Certification.REJECTED)))

@@ -1,11 +1,7 @@
 """A registry on each database: the same tests run on SQLite and on PostgreSQL."""
 
-import os
 import shutil
-import signal
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -14,9 +10,10 @@ from typing import Any
 import pytest
 from rows import write_biases
 from small_night import MakeWorld, World
-from sqlalchemy import URL, create_engine, text
+from sqlalchemy import URL
 
 from archive.registry import Registry
+from benchmarks.postgres import PostgresMissing, execute, postgres_server
 
 pytest_plugins = ("skips",)
 _numbers = count(1)
@@ -24,39 +21,17 @@ _numbers = count(1)
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[URL]:
-    """A private PostgreSQL on a unix socket, gone after the tests; its database ``empty`` has no tables."""
-    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name))
-    search = os.pathsep.join([*map(str, reversed(installed)), os.environ["PATH"]])
-    initdb, server = (shutil.which(name, path=search) for name in ("initdb", "postgres"))
-    if not initdb or not server:
-        pytest.skip("no PostgreSQL server on this machine: install the Debian package postgresql")
-    folder = Path(tempfile.mkdtemp(prefix="musecal-postgres-"))  # short: a socket's path has 107 bytes at most
-    # initdb refuses root; the death of the tests takes the server with it, whatever kills them.
-    drop = ["--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
-    start = ["setpriv", *drop, "--pdeathsig=QUIT"]
-    if drop:
-        shutil.chown(folder, "postgres", "postgres")
+    """A private PostgreSQL, gone after the tests; its database ``empty`` has no tables."""
     try:
-        options = ["--username=musecal", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        subprocess.run([*start, initdb, *options, folder / "data"], check=True, capture_output=True, cwd=folder)
-        settings = ["-c", "fsync=off", "-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}"]
-        command = [*start, server, "-D", str(folder / "data"), *settings]
-        with (folder / "log").open("wb") as log:
-            running = subprocess.Popen(command, stderr=log, stdout=log, cwd=folder)
-        url = URL.create("postgresql+psycopg", "musecal", database="postgres", query={"host": str(folder)})
-        try:
-            _wait_until_ready(folder, running)
+        with postgres_server() as url:
             execute(url, "CREATE DATABASE empty")
             execute(url, "CREATE DATABASE tables")
             tables = Registry(url.set(database="tables").render_as_string(hide_password=False))
             tables.upgrade()
             tables.close()
             yield url
-        finally:
-            running.send_signal(signal.SIGQUIT)  # at once: nothing in it is to be kept
-            running.wait(30)
-    finally:
-        shutil.rmtree(folder)
+    except PostgresMissing as missing:
+        pytest.skip(str(missing))
 
 
 @pytest.fixture(scope="session")
@@ -119,19 +94,3 @@ def _database(server: URL, *, template: str) -> Iterator[Registry]:
     yield registry
     registry.close()
     execute(server, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def execute(server: URL, statement: str) -> None:
-    """Run one statement outside of any transaction."""
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(statement))
-    engine.dispose()
-
-
-def _wait_until_ready(folder: Path, server: subprocess.Popen[bytes]) -> None:
-    limit = time.monotonic() + 60
-    while not (folder / ".s.PGSQL.5432").exists() or "ready to accept" not in (folder / "log").read_text():
-        if server.poll() is not None or time.monotonic() > limit:
-            pytest.fail(f"PostgreSQL did not start:\n{(folder / 'log').read_text()}")
-        time.sleep(0.05)

@@ -132,12 +132,17 @@ def run_esorex(
     """
     sof = folder / f"{recipe}.sof"
     sof.write_text("".join(f"{path} {tag}\n" for path, tag in inputs))
+    return run_sof(recipe, sof, folder, *options, channel=channel)
+
+
+def run_sof(recipe: str, sof: Path, folder: Path, *options: str, channel: int | None = CHANNEL) -> str:
+    """Run one of ESO's recipes on a set of frames as it is, as ``run_esorex`` does."""
     plugins = next(Path("/usr/lib").glob("*/cpl/plugins"), Path("/usr/lib/esopipes-plugins"))
     command = ["esorex", f"--recipe-dir={plugins}", f"--log-file={recipe}.log", recipe, *options]
     if channel is not None:
         command.append(f"--nifu={channel}")
     done = subprocess.run(
-        [*command, sof.name], cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+        [*command, str(sof)], cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
     )
     assert done.returncode == 0, f"{recipe} ended with {done.returncode}: {done.stdout[-3000:]}"
     return done.stdout

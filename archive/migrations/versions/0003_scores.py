@@ -42,6 +42,7 @@ def upgrade() -> None:
             product.create_index(f"product_by_{column}", [column])
     _without_defaults("product", "judge", "score_reason", "thresholds", "ancestors", "run", "signature")
     op.create_index("product_by_time", "product", ["mjd", "id"])
+    op.create_index("product_by_static_catg_time", "product", ["static", "catg", "mjd"])
 
     with op.batch_alter_table("frame") as frame:
         frame.add_column(_text("object", 80))
