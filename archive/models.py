@@ -166,7 +166,7 @@ class Group(Row):
     """Raw frames of one tag, template and setup, reduced together."""
 
     __tablename__ = "group"
-    __table_args__ = (UniqueConstraint("tag", "key"),)
+    __table_args__ = (UniqueConstraint("tag", "key"), Index("group_by_tag_time", "tag", "mjd"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     tag: Mapped[str] = mapped_column(String(32))

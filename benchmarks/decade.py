@@ -115,7 +115,7 @@ class _Decade:
     def _sky(self, night: date, setups: Sequence[Setup]) -> Iterator[Taken]:
         """Yield the templates of a night whose frames are reduced; add the frames of all."""
         clock = datetime.combine(night, time(22), UTC)
-        for setup in ALWAYS:
+        for setup in (ALWAYS[0], setups[2]) if night.day % 3 == 0 else ALWAYS:
             yield self._template(Tag.SKYFLAT, 4, setup, night, clock, 70)
             clock += timedelta(minutes=6)
         for block in range(BLOCKS):
@@ -128,7 +128,8 @@ class _Decade:
                 self._single(tag, setup, night, clock, target=target, exptime=150.0)
                 clock += timedelta(seconds=170)
             if block in (5, 20):
-                yield self._template(Tag.STD, 1, ALWAYS[block // 20], night, clock, 170)
+                star = setups[2] if night.day % 3 == 0 else ALWAYS[1]
+                yield self._template(Tag.STD, 1, star if block == 20 else ALWAYS[0], night, clock, 170)
                 clock += timedelta(seconds=170)
 
     def _morning(self, night: date, setups: Sequence[Setup], *, dark: bool) -> Iterator[Taken]:

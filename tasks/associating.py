@@ -32,7 +32,8 @@ _NEEDS = (*chain.from_iterable(step.needs for step in STEPS), *chain.from_iterab
 # The steps that make what is not static, by PRO.CATG.
 _MAKERS: Mapping[str, CascadeStep] = {catg: step for step in STEPS for catg in step.makes if catg not in step.statics}
 _CATGS = frozenset(need.catg for need in _NEEDS) & _MAKERS.keys()
-_TAGS = frozenset(_MAKERS[catg].raw for catg in _CATGS)
+_TAGS = {catg: (_MAKERS[catg].raw, *_MAKERS[catg].substitutes) for catg in _CATGS}
+_NEEDS_OF_FRAMES = tuple(need for need in _NEEDS if need.catg in _CATGS)  # what is not static
 _RISKIEST = max(level.level for need in _NEEDS for level in need.levels)
 
 
@@ -159,7 +160,7 @@ class _Drafter:
     ) -> None:
         self._session, self._view, self._policy, self._raw = session, view, policy, raw
         self._masters = masters
-        self._near = Neighbourhood(session, view.mjd, catgs=_CATGS, tags=_TAGS if raw else ())
+        self._near = Neighbourhood(session, view.mjd, view.setup, needs=_NEEDS_OF_FRAMES, tags=_TAGS if raw else {})
         self._groups: dict[tuple[int, str], _Draft] = {}  # by group and step; many calibrations share them
 
     def top(self, target: CascadeStep | Target) -> _Draft:
@@ -209,8 +210,11 @@ class _Drafter:
             return astrometry_for(self._session, table, setup=view.setup, mjd=view.mjd), {}
         statics = [one.candidate for one in self._near.statics(need.catg, view.mjd)] if need.beside_statics else []
         choice, groups = choose_for(view, need, statics, self._policy), dict[Candidate, RawGroup]()
-        for level in need.levels if need.catg in _MAKERS else ():
-            near = self._offers(need, view, level.days)
+        reaches = [level.days for level in need.levels] if need.catg in _MAKERS else []
+        if reaches and 0 < (known := self._near.reach(view.mjd)) < reaches[0]:
+            reaches.insert(0, known)  # what is found there is closer than what would have to be read
+        for days in reaches:
+            near = self._offers(need, view, days)
             choice = choose_for(view, need, [*statics, *near], self._policy)
             groups = {candidate: group for candidate, group in near.items() if group is not None}
             # Of a type that comes as static too, only what is certified surely goes before whatever lies farther away.

@@ -49,7 +49,7 @@ class _Makes:
     gave : set of tuple
         Group, step, identity and PRO.CATG of what may be used, of steps with several makes.
     spoiled : set of int
-        Steps of which an input may no longer be used, of those too.
+        Of these steps those of which an input may no longer be used, but for the latest make.
     """
 
     done: Mapping[_GroupStep, Sequence[_Make]]
@@ -99,11 +99,11 @@ def chunks(ids: Iterable[int]) -> Iterator[list[int]]:
 
 def _read_makes(session: Session, group_ids: Iterable[int], *, certified: bool) -> _Makes:
     done: dict[_GroupStep, list[_Make]] = defaultdict(list)
-    columns = (Step.id, Step.group_id, Step.name, Step.identity, Step.stale)
+    columns = (Step.id, Step.group_id, Step.name, Step.identity, Step.stale, Step.state)
     for ids in chunks(group_ids):
-        steps = select(*columns).where(Step.group_id.in_(ids), Step.state == StepState.DONE)
-        for row in session.execute(steps.order_by(Step.sequence)):
-            done[row.group_id, row.name].append(_Make(row.id, row.identity, row.stale))
+        for row in session.execute(select(*columns).where(Step.group_id.in_(ids)).order_by(Step.sequence)):
+            if row.state is StepState.DONE:  # nearly all are: asked for it, SQLite would go through all by their state
+                done[row.group_id, row.name].append(_Make(row.id, row.identity, row.stale))
     repeated = {made for made, makes in done.items() if len(makes) > 1}
     usable = Product.certification == Certification.CERTIFIED if certified else feeding(Product)
     given = select(Step.group_id, Step.name, Step.identity, Product.catg).join(Product, Product.step_id == Step.id)
@@ -115,7 +115,7 @@ def _read_makes(session: Session, group_ids: Iterable[int], *, certified: bool) 
     taken = select(Use.step_id).join(Product, Use.product_id == Product.id).where(~feeding(Product)).distinct()
     spoiled = [
         step_id
-        for ids in chunks(make.step_id for made in repeated for make in done[made])
+        for ids in chunks(make.step_id for made in repeated for make in done[made][:-1])
         for step_id in session.scalars(taken.where(Use.step_id.in_(ids)))
     ]
     return _Makes(done, frozenset(gave), frozenset(spoiled))

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, false, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from archive.models import Frame, Group, Product, Step
 from archive.naming import STATIC_CODES
@@ -61,7 +61,8 @@ class _Span(Generic[Found]):
         return self.first <= first and last <= self.last
 
 
-_Kind = tuple[str, tuple[str | int, ...]]  # PRO.CATG or tag, and the values of keys that are looked for; () for all
+# PRO.CATG or tag, and the keys that must serve, with the values that are to be served.
+_Kind = tuple[str, tuple[tuple[SetupKey, str | int], ...]]
 
 
 class Neighbourhood:
@@ -70,43 +71,57 @@ class Neighbourhood:
     Parameters
     ----------
     session : Session
-    mjd : float
-        Middle of what is asked for.
-    catgs : collection of str
-        PRO.CATG of products from frames that will be asked for.
-    tags : collection of str
-        Of groups that will be asked for.
+    mjd, setup : float, Setup
+        Middle and setup of what is asked for.
+    needs : collection of Need
+        What will be asked for.
+    tags : mapping of PRO.CATG to tags
+        Of the raw frames that will be asked for.
     """
 
-    def __init__(self, session: Session, mjd: float, *, catgs: Collection[str], tags: Collection[str]) -> None:
-        self._session = session
-        self._products: dict[_Kind, _Span[ProductView]] = {}
-        self._groups: dict[_Kind, _Span[RawGroup]] = {}
+    def __init__(
+        self,
+        session: Session,
+        mjd: float,
+        setup: Setup,
+        *,
+        needs: Collection[Need],
+        tags: Mapping[str, Collection[str]],
+    ) -> None:
+        self._session, self._mjd = session, mjd
         self._statics: list[_Span[ProductView]] = []
         first, last = mjd - _AROUND, mjd + _AROUND
-        views = self._products_where(Product.catg.in_(catgs), first, last) if catgs else []
-        for catg in catgs:
-            self._products[catg, ()] = _Span(first, last, [view for view in views if view.catg == catg])
-        groups = self._groups_where(Group.tag.in_(tags) & Group.mjd.between(first, last)) if tags else []
-        for tag in tags:
-            self._groups[tag, ()] = _Span(first, last, [group for group in groups if group.tag == tag])
+        by_catg = {_kind(need.catg, need, setup): need for need in needs}
+        views = self._products_where(_any(Product.catg, Product, by_catg, setup), first, last)
+        self._products = {
+            kind: _Span(first, last, [view for view in views if _serves(kind, view.catg, view.candidate.setup, setup)])
+            for kind in by_catg
+        }
+        by_tag = {_kind(tag, need, setup): need for need in needs for tag in tags.get(need.catg, ())}
+        near = Group.mjd.between(first, last) & _any(Group.tag, Frame, by_tag, setup)
+        groups = self._groups_where(near) if by_tag else []
+        self._groups = {
+            kind: _Span(first, last, [group for group in groups if _serves(kind, group.tag, group.setup, setup)])
+            for kind in by_tag
+        }
+
+    def reach(self, mjd: float) -> float:
+        """Return how many days around a time are read already; negative where it lies outside of them."""
+        return _AROUND - abs(mjd - self._mjd)
 
     def products(self, need: Need, setup: Setup, first: float, last: float) -> list[ProductView]:
-        """Return the products from frames of this time that may meet a need, whether they may be used or not.
-
-        Farther away only those are read whose setup serves: there may be hundreds of others.
-        """
-        kind = _kind(self._products, need.catg, need, setup, first, last)
+        """Return the products from frames of this time whose setup meets a need, whether they may be used or not."""
+        kind = _kind(need.catg, need, setup)
         if kind not in self._products or not self._products[kind].holds(first, last):
-            alike = and_(Product.catg == need.catg, *_serving(Product, need, setup))
+            alike = _any(Product.catg, Product, {kind: need}, setup)
             self._products[kind] = _Span(first, last, self._products_where(alike, first, last))
         return [view for view in self._products[kind].found if first <= view.candidate.mjd <= last]
 
     def groups(self, tag: str, need: Need, setup: Setup, first: float, last: float) -> list[RawGroup]:
-        """Return the groups of a tag of this time whose product may meet a need, as ``products``."""
-        kind = _kind(self._groups, tag, need, setup, first, last)
+        """Return the groups of a tag of this time whose setup meets a need."""
+        kind = _kind(tag, need, setup)
         if kind not in self._groups or not self._groups[kind].holds(first, last):
-            alike = and_(Group.tag == tag, Group.mjd.between(first, last), *_serving(Frame, need, setup))
+            alike = Group.mjd.between(first, last) & _any(Group.tag, Frame, {kind: need}, setup)
             self._groups[kind] = _Span(first, last, self._groups_where(alike))
         return [group for group in self._groups[kind].found if first <= group.mjd <= last]
 
@@ -143,12 +158,14 @@ class Neighbourhood:
 
     def _groups_where(self, condition: ColumnElement[bool]) -> list[RawGroup]:
         setup = [getattr(Frame, key) for key in SetupKey]
-        rows = self._session.execute(
+        found = self._session.execute(
             select(Group.id, Group.tag, Group.mjd, Group.state, Group.expected, Frame.id, *setup)
             .join(Frame, Frame.group_id == Group.id)
-            .where(condition, Group.state.in_(_ENDED), Frame.superseded_by.is_(None))
+            .where(condition, Frame.superseded_by.is_(None))
             .order_by(Group.id, Frame.mjd, Frame.id)
-        ).all()
+        )
+        # Nearly all have ended: asked for it, SQLite would go through all by their state.
+        rows = [row for row in found if row[3] in _ENDED]
         frames: dict[int, list[int]] = {}
         for row in rows:
             frames.setdefault(row[0], []).append(row[5])
@@ -185,12 +202,21 @@ class Neighbourhood:
         self._statics.append(_Span(first, last, found))
 
 
-def _kind(known: Mapping[_Kind, _Span[Found]], name: str, need: Need, setup: Setup, first: float, last: float) -> _Kind:
-    """Return under what it is kept: with all of its name where that reaches so far, or with those alike."""
-    if (name, ()) in known and known[name, ()].holds(first, last):
-        return name, ()
-    return name, tuple(setup.value(key) for key in need.match)
+def _kind(name: str, need: Need, setup: Setup) -> _Kind:
+    return name, tuple((key, setup.value(key)) for key in need.match)
 
 
-def _serving(kind: type[Frame | Product], need: Need, setup: Setup) -> list[ColumnElement[bool]]:
-    return [getattr(kind, key).in_(setup.serving(key)) for key in need.match]
+def _serves(kind: _Kind, name: str, found: Setup, wanted: Setup) -> bool:
+    return kind[0] == name and all(wanted.served_by(found, key) for key, _ in kind[1])
+
+
+def _any(
+    name: InstrumentedAttribute[str], kind: type[Frame | Product], needs: Mapping[_Kind, Need], setup: Setup
+) -> ColumnElement[bool]:
+    """Return the condition that a row is of one of these names, and that its setup serves the need of that."""
+    serving = (
+        and_(name == wanted, *(getattr(kind, key).in_(setup.serving(key)) for key in need.match))
+        for (wanted, _), need in needs.items()
+    )
+    # The names stand apart too, for the index on name and time.
+    return and_(name.in_(sorted({wanted for wanted, _ in needs})), or_(false(), *serving))

@@ -19,6 +19,8 @@ def upgrade() -> None:
         states = ", ".join(f"'{state}'" for state in (*_GROUP_STATES, "archived"))
         group.create_check_constraint("groupstate", f"state IN ({states})")
 
+    op.create_index("group_by_tag_time", "group", ["tag", "mjd"])
+
     with op.batch_alter_table("step") as step:
         step.add_column(sa.Column("weighed", sa.String(64), nullable=True, server_default=""))
         step.create_index("step_by_weighed", ["name", "weighed"])
