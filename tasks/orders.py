@@ -38,7 +38,15 @@ class OrderRefused(Exception):  # noqa: N818 - reads as what it is
     """The order cannot be carried out as things stand; the sentence says why."""
 
 
-def requeue(session: Session, step: Step, *, why: str, now: datetime, channels: Collection[int] = ()) -> Step:
+def requeue(
+    session: Session,
+    step: Step,
+    *,
+    why: str,
+    now: datetime,
+    channels: Collection[int] = (),
+    priority: int = FIRST,
+) -> Step:
     """Have a step made again.
 
     A step that failed or was cancelled goes on with the channels that are not done. A step that is done is left as it
@@ -48,6 +56,8 @@ def requeue(session: Session, step: Step, *, why: str, now: datetime, channels: 
     ----------
     channels : collection of int
         Channels that are made again although they are done.
+    priority : int
+        0 first, 9 last.
 
     Returns
     -------
@@ -69,7 +79,8 @@ def requeue(session: Session, step: Step, *, why: str, now: datetime, channels: 
         if step.group.state is GroupState.ARCHIVED:
             reduce_archived(session, step.group, why=why, now=now)
         key = StepKey(step.group_id, step.name, step.sequence + 1)
-        return make_step(session, key, priority=FIRST, why=why or f"Step {step.id} is to be made again.", now=now)
+        why = why or step.stale or f"Step {step.id} is to be made again."
+        return make_step(session, key, priority=priority, why=why, now=now)
     if step.state not in (StepState.FAILED, StepState.CANCELLED):
         advice = "release it instead" if step.state is StepState.HELD else "there is nothing to do again yet"
         raise OrderRefused(f"step {step.id} is {step.state}; {advice}.")
@@ -82,7 +93,7 @@ def requeue(session: Session, step: Step, *, why: str, now: datetime, channels: 
             part.outcome = {}
     _stop_parts(session, step, why, now)
     step.error = step.error_kind = ""
-    step.ended, step.priority = None, FIRST
+    step.ended, step.priority = None, priority
     _move(step, StepState.WAITING)
     record(session, step, "step requeued", why, now=now, channels=sorted(channels))
     return step

@@ -145,7 +145,7 @@ def test_the_shell_completes_commands() -> None:
     asked = {"_MUSECAL_COMPLETE": "complete_bash", "COMP_WORDS": "musecal re", "COMP_CWORD": "1"}
     musecal = Path(sys.executable).with_name("musecal")
     done = subprocess.run([musecal], capture_output=True, text=True, env=os.environ | asked)
-    assert sorted(done.stdout.split()) == ["reject", "release", "requeue", "retrieve"]
+    assert sorted(done.stdout.split()) == ["reach", "reject", "release", "requeue", "retrieve"]
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -2,7 +2,18 @@
 
 import typer
 
-from daemon.cli import certification, comparing, finding, orders, processes, retrieving, statics, upkeep, views
+from daemon.cli import (
+    certification,
+    comparing,
+    dependants,
+    finding,
+    orders,
+    processes,
+    retrieving,
+    statics,
+    upkeep,
+    views,
+)
 
 app = typer.Typer(
     name="musecal",
@@ -21,6 +32,7 @@ for panel, commands in {
         views.queue,
         views.show,
         views.why,
+        dependants.reach,
         views.products,
         views.cascade,
         comparing.compare,

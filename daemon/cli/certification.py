@@ -124,6 +124,8 @@ def _judge(
     as_json: bool,
 ) -> None:
     """Give one verdict on every product that is named, or on none."""
+    from archive.states import Certification
+    from daemon.cli.dependants import reach_page, reach_record
     from daemon.cli.opening import open_site
     from daemon.cli.records import record_of
     from tasks.orders import judge
@@ -138,8 +140,13 @@ def _judge(
             for product in products:
                 judge(session, product, verdict, comment=comment, scoring=scoring, now=site.clock())
         records = [record_of(product) for product in products]
+        if dry_run and verdict is Certification.REJECTED:
+            for record, product in zip(records, products, strict=True):
+                record["reach"] = reach_record(session, product, site.settings)
     if as_json:
         print_json({"order": verdict, "dry_run": dry_run, "rows": records})
         return
     for record in records:
         print_table(f"{record['id']} {record['name']} {'would be' if dry_run else 'is'} {verdict}.")
+        if "reach" in record:
+            print_table(*reach_page(record["reach"]))

@@ -36,6 +36,7 @@ Names = Annotated[
 States = Annotated[
     list[str] | None, typer.Option("--state", metavar="STATE", help="Only steps in this state; may be repeated.")
 ]
+OnlyStale = Annotated[bool, typer.Option("--stale", help="Only steps that are done and marked as stale.")]
 OfChannels = Annotated[
     str, typer.Option("--channel", metavar="LIST", help="Only these channels, for instance 3 or 1-6.")
 ]
@@ -53,6 +54,7 @@ def requeue(
     step: Names = None,
     state: States = None,
     channel: OfChannels = "",
+    stale: OnlyStale = False,
     why: Reason = "",
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -63,16 +65,19 @@ def requeue(
     A group (G12) that came with an existing archive is reduced by our recipes from then on.
     """
     from tasks import orders
+    from tasks.plan import priority_of
 
     channels = parse_channels(channel) if channel else ()
 
     def give(session: "Session", row: "Step", now: datetime) -> "Step":
-        return orders.requeue(session, row, why=why, now=now, channels=channels)
+        # All that is stale may be a great part of the archive: it must not keep the present night waiting.
+        priority = priority_of(row.group.night, now) if stale else orders.FIRST
+        return orders.requeue(session, row, why=why, now=now, channels=channels, priority=priority)
 
     groups, others = _archived(identifiers, settings_file)
     given = _reduce_groups(groups, why=why, dry_run=dry_run, settings_file=settings_file) if groups else []
     if others or not groups:
-        wanted = _filter(night, step, state, channels)
+        wanted = _filter(night, step, state, channels, stale=stale)
         given += _give(give, others, wanted, settings_file=settings_file, dry_run=dry_run)
     _tell("requeued", given, dry_run=dry_run, as_json=as_json)
 
@@ -193,11 +198,18 @@ def release_quarantine(
 
 
 def _filter(
-    night: datetime | None, names: list[str] | None, states: list[str] | None, channels: tuple[int, ...] = ()
+    night: datetime | None,
+    names: list[str] | None,
+    states: list[str] | None,
+    channels: tuple[int, ...] = (),
+    *,
+    stale: bool = False,
 ) -> "Filter":
     from daemon.cli.selection import Filter, names_of, states_of
 
-    return Filter(states=states_of(states or ()), night=day(night), names=names_of(names or ()), channels=channels)
+    return Filter(
+        states=states_of(states or ()), night=day(night), names=names_of(names or ()), channels=channels, stale=stale
+    )
 
 
 def _give(

@@ -96,7 +96,7 @@ def queue_page(records: Sequence[Record]) -> list[RenderableType]:
             record["state"],
             f"{record['channels_done']}/{record['channels']}" if record["channels"] else "",
             record["started"] or record["queued"] or record["created"],
-            record["error"] or record["missing"] or record["warnings"] or _NEXT.get(record["state"]),
+            record["error"] or record["missing"] or record["stale"] or record["warnings"] or _NEXT.get(record["state"]),
         )
         for record in records
     ]

@@ -5,7 +5,7 @@ from dataclasses import astuple, dataclass
 from datetime import date
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from archive.models import Frame, Group, Part, Product, Step
 from archive.states import StepState
@@ -20,13 +20,14 @@ UNFINISHED = tuple(state for state in StepState if state not in (StepState.DONE,
 class Filter:
     """Conditions on a step, all of which it must meet; an empty one asks for nothing.
 
-    ``channels`` asks for a part in one of them.
+    ``channels`` asks for a part in one of them, ``stale`` for a newest done make that is marked as stale.
     """
 
     states: tuple[StepState, ...] = ()
     night: date | None = None
     names: tuple[str, ...] = ()
     channels: tuple[int, ...] = ()
+    stale: bool = False
 
     @property
     def empty(self) -> bool:
@@ -72,6 +73,12 @@ def select_steps(session: Session, meeting: Filter) -> Sequence[Step]:
         wanted = wanted.where(Step.name.in_(meeting.names))
     if meeting.channels:
         wanted = wanted.where(Step.parts.any(Part.channel.in_(meeting.channels)))
+    if meeting.stale:
+        later = aliased(Step)
+        again = select(later.id).where(
+            later.group_id == Step.group_id, later.name == Step.name, later.sequence > Step.sequence
+        )
+        wanted = wanted.where(Step.stale != "", ~again.exists())
     return session.scalars(wanted).all()
 
 
@@ -88,7 +95,9 @@ def choose_steps(session: Session, words: Sequence[str], meeting: Filter) -> Seq
         named = {step.id: step for text in split(words) for step in _steps_of(find(session, text), text)}
         return [step for step in named.values() if meets(step, meeting)]
     if meeting.empty:
-        raise UsageError("Say which steps: identifiers such as S7, or a filter (--night, --step, --state, --channel).")
+        raise UsageError(
+            "Say which steps: identifiers such as S7, or a filter (--night, --step, --state, --channel, --stale)."
+        )
     return select_steps(session, meeting)
 
 
@@ -99,7 +108,13 @@ def meets(step: Step, meeting: Filter) -> bool:
         and (not meeting.night or step.group.night == meeting.night)
         and (not meeting.names or step.name in meeting.names)
         and (not meeting.channels or any(part.channel in meeting.channels for part in step.parts))
+        and (not meeting.stale or (bool(step.stale) and _newest(step)))
     )
+
+
+def _newest(step: Step) -> bool:
+    alike = (other.sequence for other in step.group.steps if other.name == step.name)
+    return step.sequence == max(alike)
 
 
 def _steps_of(row: Subject, text: str) -> list[Step]:

@@ -98,6 +98,7 @@ def queue(
         list[str] | None, typer.Option(metavar="STATE", help="Only steps in this state; may be repeated.")
     ] = None,
     night: NightOption = None,
+    stale: Annotated[bool, typer.Option("--stale", help="Instead those that are done and marked as stale.")] = False,
     as_json: AsJson = False,
     settings_file: SettingsFile = None,
 ) -> None:
@@ -108,10 +109,13 @@ def queue(
     from daemon.cli.selection import UNFINISHED, Filter, select_steps, states_of
 
     with open_site(settings_file) as site, site.registry.read() as session:
-        steps = select_steps(session, Filter(states=states_of(state or ()) or UNFINISHED, night=day(night)))
+        states = states_of(state or ()) or (() if stale else UNFINISHED)
+        steps = select_steps(session, Filter(states=states, night=day(night), stale=stale))
         records = [record_of(step) for step in steps]
     if as_json:
         print_json(records)
+    elif stale and not records:
+        print_table("No step is stale.")
     else:
         print_table(*queue_page(records))
 
