@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, null, or_, select
+from sqlalchemy import null, select
 from sqlalchemy.orm import Session
 
 from archive.history import record
@@ -17,15 +17,16 @@ from archive.models import Frame, Group, Product, Step, Use
 from archive.night import night_of
 from archive.registry import Registry
 from archive.series import within
+from archive.setup import Setup, SetupKey
 from archive.states import Score, StepState
 from tasks.cascade import STEPS, CascadeStep
 from tasks.engines import made_elsewhere
 from tasks.groups import middle
-from tasks.masters import Ancestor, Origin, origin_of, raw_id
+from tasks.masters import Ancestor, Origin, origins_of, raw_id
 from tasks.survey import concerns_done, member_of
 from tasks.verdicts import Scoring, score_anew, score_history
 
-_RUNS_AT_ONCE = 50  # in one transaction
+_RUNS_AT_ONCE = 100  # in one transaction
 _SCORED_AT_ONCE = 50  # in one transaction
 _MOST_NAMES = 500  # in one query
 _SAME_EXPOSURE = 2.0  # days; within these a name of the workstation, which comes back every year, means one exposure
@@ -42,13 +43,14 @@ class Linked:
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """What one run made, how, and those of its frames that are here."""
+    """What one run made, how, those of its frames that are here, and the step that it stands for, if it has one."""
 
     identity: str
     products: Sequence[Product]
     origins: Sequence[Origin]
     frames: Sequence[Frame]
     complete: bool
+    step: Step | None
 
     @property
     def origin(self) -> Origin:
@@ -61,12 +63,16 @@ def score_taken(registry: Registry, scoring: Scoring, now: datetime) -> int:
     Once they are on their frames: a running median goes by the time of a product. What comes after one of them in time
     is scored anew with it, unless its own turn comes later.
     """
+    columns = (Product.id, Product.catg, Product.night, *(getattr(Product, key) for key in SetupKey))
+    unscored = select(*columns).where(Product.run != "", Product.score == Score.NONE, Product.thresholds == "")
     with registry.read() as session:
-        unscored = select(Product.id, Product.catg).where(Product.run != "", Product.score == Score.NONE)
-        served = {item.category for item in scoring.thresholds.threshold} | set(scoring.thresholds.measured_on)
-        waiting = [
-            number for number, catg in session.execute(unscored.order_by(Product.mjd, Product.digest)) if catg in served
-        ]
+        rows = session.execute(unscored.order_by(Product.mjd, Product.digest)).all()
+    waiting = [
+        row.id
+        for row in rows
+        if scoring.thresholds.serving(row.catg, Setup.of(*(getattr(row, key) for key in SetupKey)), row.night)
+        or row.catg in scoring.thresholds.measured_on
+    ]
     for start in range(0, len(waiting), _SCORED_AT_ONCE):
         ids = waiting[start : start + _SCORED_AT_ONCE]
         with registry.begin() as session:
@@ -82,7 +88,7 @@ def score_taken(registry: Registry, scoring: Scoring, now: datetime) -> int:
                     score_history(session, other, scoring, now=now, why="An earlier one was taken in.")
             for number in ids:
                 product = session.get_one(Product, number)
-                product.reviewed = not concerns_done(session, product)
+                product.reviewed = product.reviewed or not concerns_done(session, product)
     return len(waiting)
 
 
@@ -94,36 +100,47 @@ def link_runs(registry: Registry, now: datetime) -> Linked:
     """
     with registry.read() as session:
         runs = session.scalars(select(Product.run).where(Product.run != "").distinct().order_by(Product.run)).all()
-    for start in range(0, len(runs), _RUNS_AT_ONCE):
-        with registry.begin() as session:
-            for run in _runs(session, runs[start : start + _RUNS_AT_ONCE]):
+    chunks = [runs[start : start + _RUNS_AT_ONCE] for start in range(0, len(runs), _RUNS_AT_ONCE)]
+    for chunk in chunks:
+        with registry.begin() as session, session.no_autoflush:
+            for run in _runs(session, chunk):
                 _put_on_frames(session, run, now)
     steps = 0
-    for start in range(0, len(runs), _RUNS_AT_ONCE):
-        with registry.begin() as session:
-            for run in _runs(session, runs[start : start + _RUNS_AT_ONCE]):
-                step = run.products[0].step
-                if step is not None:
-                    _give_uses(session, step, run)
-                    steps += 1
+    for chunk in chunks:
+        with registry.begin() as session, session.no_autoflush:
+            placed = [(run.step, run) for run in _runs(session, chunk) if run.step is not None]
+            _give_uses(session, placed)
+            steps += len(placed)
     return Linked(len(runs), steps)
 
 
-def _runs(session: Session, identities: Sequence[str]) -> Iterator[_Run]:
+def _runs(session: Session, identities: Sequence[str]) -> list[_Run]:
     made: dict[str, list[Product]] = {}
     for product in session.scalars(select(Product).where(Product.run.in_(identities)).order_by(Product.id)):
         made.setdefault(product.run, []).append(product)
-    origins = {run: [origin_of(session, product) for product in products] for run, products in made.items()}
-    frames = _frames_by_id(session, {name for found in origins.values() for name in _identifiers(found[0])})
+    origins = origins_of(session, [product.id for products in made.values() for product in products])
+    firsts = {run: origins[products[0].id] for run, products in made.items()}
+    frames = _frames_by_id(session, {name for origin in firsts.values() for name in _identifiers(origin)})
+    steps = {step.identity: step for step in session.scalars(select(Step).where(Step.identity.in_(identities)))}
+    runs = []
     for run, products in made.items():
-        origin = origins[run][0]
-        here = {raw.name: _frame_of(session, raw.name, origin, frames) for raw in origin.raws}
+        origin = firsts[run]
+        named = _frames_by_name(session, origin)
+        here = {raw.name: frames.get(raw_id(raw.name)) or named.get(raw.name) for raw in origin.raws}
         found = {frame.id: frame for frame in here.values() if frame is not None}
         if not found and (first := frames.get(origin.first)):  # its frames have names of another place
             found = {first.id: first}
-        ordered = sorted(found.values(), key=lambda frame: (frame.mjd, frame.dp_id))
-        complete = bool(here) and all(here.values())
-        yield _Run(identity=run, products=products, origins=origins[run], frames=ordered, complete=complete)
+        runs.append(
+            _Run(
+                identity=run,
+                products=products,
+                origins=[origins[product.id] for product in products],
+                frames=sorted(found.values(), key=lambda frame: (frame.mjd, frame.dp_id)),
+                complete=bool(here) and all(here.values()),
+                step=steps.get(run),
+            )
+        )
+    return runs
 
 
 def _identifiers(origin: Origin) -> Iterator[str]:
@@ -140,42 +157,45 @@ def _frames_by_id(session: Session, names: set[str]) -> dict[str, Frame]:
     return frames
 
 
-def _frame_of(session: Session, name: str, origin: Origin, frames: Mapping[str, Frame]) -> Frame | None:
-    """Return the frame of this name: by its identifier, or else by that of the workstation near the first exposure."""
-    if identifier := raw_id(name):
-        return frames.get(identifier)
-    first, last = origin.mjd - _SAME_EXPOSURE, origin.mjd + _SAME_EXPOSURE
-    named = select(Frame).where(Frame.origfile == name, Frame.mjd.between(first, last), Frame.superseded_by.is_(None))
-    return session.scalars(named.order_by(Frame.mjd, Frame.id).limit(1)).first()
+def _frames_by_name(session: Session, origin: Origin) -> dict[str, Frame]:
+    """Return the frames near the first exposure that go by names of the workstation."""
+    others = [raw for raw in origin.raws if not raw_id(raw.name)]
+    if not others:
+        return {}
+    near = Frame.mjd.between(origin.mjd - _SAME_EXPOSURE, origin.mjd + _SAME_EXPOSURE)
+    tagged = Frame.tag.in_({raw.tag for raw in others})
+    newest = select(Frame).where(tagged, near, Frame.superseded_by.is_(None)).order_by(Frame.mjd.desc(), Frame.dp_id)
+    names = {raw.name for raw in others}
+    return {frame.origfile: frame for frame in session.scalars(newest) if frame.origfile in names}
 
 
 def _put_on_frames(session: Session, run: _Run, now: datetime) -> None:
     """Let a run stand as a done step on the group of its frames, and its products in the middle of these."""
-    products_moved = False
     wanted = _STEPS.get(run.origin.recipe)
     group = _group_of(wanted, run) if wanted else None
+    step = run.step
+    moved = False
     if wanted is not None and group is not None:
-        step = session.scalars(select(Step).where(Step.identity == run.identity)).first() or _made(
-            session, wanted, group, run, now
-        )
-        step.group = group
         ended = max(product.created for product in run.products)
-        if step.ended != ended:
-            step.created = step.ended = ended
-        products_moved = any(product.step is not step for product in run.products)
+        if step is None:
+            step = _made(session, wanted, group, run, now)
+            moved = True
+        if moved or (step.group_id, step.ended) != (group.id, ended):
+            step.group, step.created, step.ended = group, ended, ended
+            session.flush()
+            _put_in_order(session, group, wanted.name)
         for product in run.products:
-            product.step = step
-        session.flush()
-        _put_in_order(session, group, wanted.name)
+            if product.step_id != step.id:
+                product.step, moved = step, True
     mjd = middle([member_of(frame) for frame in run.frames]) if run.complete else run.origin.mjd
-    grown = {product.catg for product in run.products if product.score == Score.NONE}
+    grown = {product.catg for product in run.products if not (product.score or product.thresholds)}
     for product in run.products:
         if product.mjd != mjd:
             product.mjd, product.night = mjd, night_of(mjd)
             product.reviewed = not concerns_done(session, product)
-            product.score = Score.NONE  # what came before it may be something else now
-        elif product.catg in grown or products_moved:
-            product.score = Score.NONE  # which channels there are, and which there should be
+            product.score, product.thresholds = Score.NONE, ""  # what came before it may be something else now
+        elif product.catg in grown or moved:
+            product.score, product.thresholds = Score.NONE, ""  # which channels there are, or should be
 
 
 def _group_of(wanted: CascadeStep, run: _Run) -> Group | None:
@@ -225,33 +245,56 @@ def _put_in_order(session: Session, group: Group, name: str) -> None:
         session.flush()
 
 
-def _give_uses(session: Session, step: Step, run: _Run) -> None:
-    """Let a step use the frames and calibrations of its run that are here."""
-    wanted: dict[tuple[str, int | None, int | None], float | None] = {
-        (frame.tag, frame.id, None): None for frame in run.frames
+def _give_uses(session: Session, placed: Sequence[tuple[Step, _Run]]) -> None:
+    """Let steps use the frames and calibrations of their runs that are here."""
+    named = {calibration for _, run in placed for origin in run.origins for calibration in origin.calibrations}
+    here = _products_by_name(session, named)
+    uses: dict[int, list[Use]] = {}
+    for use in session.scalars(select(Use).where(Use.step_id.in_([step.id for step, _ in placed]))):
+        uses.setdefault(use.step_id, []).append(use)
+    for step, run in placed:
+        wanted: dict[tuple[str, int | None, int | None], float | None] = {
+            (frame.tag, frame.id, None): None for frame in run.frames
+        }
+        ours = {product.id for product in run.products}
+        for calibration in {calibration for origin in run.origins for calibration in origin.calibrations}:
+            product = here.get(calibration)
+            if product is not None and product.id not in ours:
+                days = None if product.static else product.mjd - step.group.mjd
+                wanted[product.catg, None, product.id] = days
+        present = {(use.tag, use.frame_id, use.product_id): use for use in uses.get(step.id, ())}
+        for key, use in present.items():
+            if key not in wanted:
+                session.delete(use)
+            elif use.days != wanted[key]:
+                use.days = wanted[key]
+        for key in sorted(wanted.keys() - present.keys(), key=str):
+            tag, frame_id, product_id = key
+            session.add(Use(step_id=step.id, tag=tag, frame_id=frame_id, product_id=product_id, days=wanted[key]))
+
+
+def _products_by_name(session: Session, named: set[Ancestor]) -> dict[Ancestor, Product]:
+    """Return the products that headers name: by the signature of their data, or by their names."""
+    stems = {calibration: calibration.name.partition(".fits")[0] for calibration in named}
+    columns = (
+        (Product.signature, {calibration.signature for calibration in named} - {""}),
+        (Product.name, {f"{stem}.fits" for stem in stems.values()}),
+        (Product.dp_id, {stem.replace("_", ":") for stem in stems.values()}),
+    )
+    found: dict[tuple[str, str], Product] = {}
+    for column, values in columns:
+        ordered = sorted(values)
+        for start in range(0, len(ordered), _MOST_NAMES):
+            rows = select(Product).where(column.in_(ordered[start : start + _MOST_NAMES]))
+            for product in session.scalars(rows.order_by(Product.digest.desc())):  # of several alike the same one
+                for name in (product.signature, product.name, product.dp_id):
+                    found[product.catg, name] = product
+    keys = {
+        calibration: [calibration.signature, f"{stem}.fits", stem.replace("_", ":")]
+        for calibration, stem in stems.items()
     }
-    ours = {product.id for product in run.products}
-    for calibration in {calibration for origin in run.origins for calibration in origin.calibrations}:
-        product = _product_of(session, calibration)
-        if product is not None and product.id not in ours:
-            days = None if product.static else product.mjd - step.group.mjd
-            wanted[product.catg, None, product.id] = days
-    present = {(use.tag, use.frame_id, use.product_id): use for use in step.uses}
-    for key, use in present.items():
-        if key not in wanted:
-            session.delete(use)
-        elif use.days != wanted[key]:
-            use.days = wanted[key]
-    for key in sorted(wanted.keys() - present.keys(), key=str):
-        tag, frame_id, product_id = key
-        session.add(Use(step_id=step.id, tag=tag, frame_id=frame_id, product_id=product_id, days=wanted[key]))
-
-
-def _product_of(session: Session, calibration: Ancestor) -> Product | None:
-    """Return the product that a header names: by the signature of its data, or by its name."""
-    stem = calibration.name.partition(".fits")[0]
-    named: ColumnElement[bool] = or_(Product.name == f"{stem}.fits", Product.dp_id == stem.replace("_", ":"))
-    if calibration.signature:
-        named = or_(named, Product.signature == calibration.signature)
-    of_type = select(Product).where(named, Product.catg == calibration.tag)
-    return session.scalars(of_type.order_by(Product.digest).limit(1)).first()
+    return {
+        calibration: next(found[calibration.tag, name] for name in names if name and (calibration.tag, name) in found)
+        for calibration, names in keys.items()
+        if any(name and (calibration.tag, name) in found for name in names)
+    }

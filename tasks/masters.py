@@ -50,6 +50,7 @@ from tasks.survey import concerns_done
 TAKEN_IN = "master taken in"  # the event that keeps how a product was made
 WHOLE = 0  # channel of a measurement of the whole instrument
 _PIPELINES: Mapping[str, str] = {"muse": "eso"}  # how versions begin, by the name in PRO REC1 PIPE ID
+_MOST_IDS = 500  # in one query
 _MOST_VERSION = 16  # characters
 _DP_ID = re.compile(r"M\.MUSE\.\d{4}-\d\d-\d\dT\d\d[:_]\d\d[:_]\d\d\.\d{3}")
 _RAW_ID = re.compile(r"MUSE\.\d{4}-\d\d-\d\dT\d\d[:_]\d\d[:_]\d\d(?:\.\d+)?")
@@ -295,12 +296,17 @@ def enter_master(
     return product
 
 
-def origin_of(session: Session, product: Product) -> Origin:
-    """Return how a product of another pipeline was made, as it was recorded when it was taken in."""
-    of_product = (Event.subject == Product.__tablename__, Event.subject_id == product.id, Event.what == TAKEN_IN)
-    data: Mapping[str, Any] = session.scalars(select(Event.data).where(*of_product)).one()["origin"]
-    raws, calibrations = ([Ancestor(**item) for item in data[name]] for name in ("raws", "calibrations"))
-    return Origin(**{**data, "raws": tuple(raws), "calibrations": tuple(calibrations)})
+def origins_of(session: Session, product_ids: Sequence[int]) -> dict[int, Origin]:
+    """Return how products of another pipeline were made, as it was recorded when they were taken in."""
+    origins: dict[int, Origin] = {}
+    for start in range(0, len(product_ids), _MOST_IDS):
+        ids = product_ids[start : start + _MOST_IDS]
+        of_products = (Event.subject == Product.__tablename__, Event.subject_id.in_(ids), Event.what == TAKEN_IN)
+        for number, data in session.execute(select(Event.subject_id, Event.data).where(*of_products)):
+            origin = data["origin"]
+            raws, calibrations = ([Ancestor(**item) for item in origin[name]] for name in ("raws", "calibrations"))
+            origins[number] = Origin(**{**origin, "raws": tuple(raws), "calibrations": tuple(calibrations)})
+    return origins
 
 
 def raw_id(name: str) -> str:
