@@ -33,7 +33,7 @@ from tasks.statics import Static, recognise
 from tasks.verdicts import Scoring
 
 GIGABYTE = 1_000_000_000
-_READERS = 2  # threads; a third one gained nothing on two cores
+_READERS = 2  # threads: one may wait for the disk while the other digests
 _KNOWN_AT_ONCE = 256  # files that the registry is asked for in one query
 _READ_AHEAD = 32  # files whose headers are in memory
 
