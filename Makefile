@@ -50,10 +50,11 @@ referee: $(VENV)/installed  ## compare with ESO's own recipes; installs their De
 	command -v esorex >/dev/null && dpkg -s cpl-plugin-muse >/dev/null 2>&1 || $(SUDO) sh -c 'apt-get update -q && apt-get install -q -y --no-install-recommends $(DEBIAN_REFEREE)'
 	$(BIN)/pytest -m referee
 
-benchmark: $(VENV)/installed  ## CPU seconds and memory of each recipe, beside ESO's; how soon a step runs
+benchmark: $(VENV)/installed  ## CPU seconds and memory of each recipe, beside ESO's; how soon a step runs, and a tree is found
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.instrument
 	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.retrieval
 
 docs: $(VENV)/installed  ## write the pages that are made from the code
 	$(BIN)/python tests/command_reference.py > docs/command-line.md

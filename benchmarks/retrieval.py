@@ -6,6 +6,7 @@ first ones, which fill the caches of the programs, are not counted.
 """
 
 import argparse
+import json
 import random
 import subprocess
 import sys
@@ -135,34 +136,31 @@ def science(registry: Registry, count: int, seed: int) -> list[Frame]:
 @contextmanager
 def service(registry: Registry, folder: Path) -> Iterator[httpx.Client]:
     """Run ``musecal web`` on a registry."""
-    port = 18432
-    settings = folder / "settings.toml"
+    settings, log = folder / "settings.toml", folder / "web.log"
     url = registry.url.render_as_string(hide_password=False)
-    settings.write_text(
-        f'[registry]\nurl = "{url}"\n[archive]\nroot = "archive"\nincoming = "incoming"\n[web]\nport = {port}\n'
-    )
-    command = [sys.executable, "-P", "-m", "daemon.cli", "web", "--settings", str(settings)]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+    lines = (f'registry = {{ url = "{url}" }}', 'archive = { root = "archive", incoming = "in" }', "web = { port = 0 }")
+    settings.write_text("\n".join(lines))
+    command = [sys.executable, "-P", "-m", "daemon.cli", "web", "--json", "--settings", str(settings)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-                _wait_for(client, process, folder / "log")
+            with httpx.Client(base_url=_wait_for(process, log), timeout=60) as client:
                 yield client
         finally:
             process.terminate()
             process.wait(60)
 
 
-def _wait_for(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Return the address at which the service listens, once it does."""
     while True:
-        try:
-            client.get("/health").raise_for_status()
-        except httpx.TransportError:
-            if process.poll() is not None:
-                raise SystemExit(log.read_text()[-2000:]) from None
-            time.sleep(0.1)
-        else:
-            return
+        for line in log.read_text().splitlines():
+            if '"web started"' in line:
+                told = json.loads(line)
+                return f"http://{told['host']}:{told['port']}"
+        if process.poll() is not None:
+            raise SystemExit(log.read_text()[-2000:])
+        time.sleep(0.1)
 
 
 def report(registry: Registry, folder: Path, count: int, seed: int) -> dict[str, Times]:
