@@ -26,7 +26,7 @@ from tasks.pairs import made_by_partner
 from tasks.plan import absent, choose_for, companion_for, needs_of
 from tasks.settings import PlanMode, Settings
 from tasks.snapshot import GroupView, Policy, ProductView
-from tasks.survey import groups_of, member_of, policy_of
+from tasks.survey import companions_near, groups_of, member_of, policy_of
 
 _NEEDS = (*chain.from_iterable(step.needs for step in STEPS), *chain.from_iterable(target.needs for target in TARGETS))
 # The steps that make what is not static, by PRO.CATG.
@@ -81,7 +81,7 @@ def associate(session: Session, frame: Frame, mode: Mode, policy: Policy) -> Tre
     if frame.group_id is not None and frame.superseded_by is None:
         view = next(groups_of(session, [frame.group_id]))
     else:
-        view = _alone(frame)
+        view = view_alone(frame)
     raw = mode is Mode.RAW2RAW
     top = _Drafter(session, view, policy, raw=raw).top(target)
     if not raw and not top.complete:
@@ -92,7 +92,7 @@ def associate(session: Session, frame: Frame, mode: Mode, policy: Policy) -> Tre
     return Tree(asked=mode, mode=given, top=_Details(session, top).association(top))
 
 
-def _alone(frame: Frame) -> GroupView:
+def view_alone(frame: Frame) -> GroupView:
     """Return a frame as a group of its own."""
     return GroupView(
         group_id=0,
@@ -193,7 +193,7 @@ class _Drafter:
                 draft.complete = False
                 draft.messages.append(absent(view, need, self._policy))
         for wanted in target.companions:
-            member = companion_for(view, wanted, list(self._near.companions(wanted, view.mjd)))
+            member = companion_for(view, wanted, list(companions_near(self._session, wanted, view.mjd)))
             if member is not None:
                 days = middle([member]) - view.mjd
                 fits = Validity.CALIB_PLAN

@@ -4,7 +4,7 @@ The tree of a science frame asks for the same nights again and again. One readin
 that; only what is not found there is looked for farther away.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -16,10 +16,9 @@ from archive.naming import STATIC_CODES
 from archive.select import PAIRED
 from archive.setup import Setup, SetupKey
 from archive.states import Certification, GroupState, Score
-from tasks.cascade import Companion, Need
+from tasks.cascade import Need
 from tasks.makes import products_where
-from tasks.snapshot import CompanionView, ProductView
-from tasks.survey import member_of
+from tasks.snapshot import ProductView
 
 _AROUND = 2.0  # days to either side that are read at once: the nights from which nearly every calibration comes
 _ENDED = (GroupState.COMPLETE, GroupState.CLOSED, GroupState.ARCHIVED)
@@ -143,14 +142,6 @@ class Neighbourhood:
             self._read_statics(mjd - _AROUND, mjd + _AROUND)
         span = next(span for span in self._statics if span.holds(mjd, mjd))
         return [view for view in span.found if view.catg == catg]
-
-    def companions(self, wanted: Companion, mjd: float) -> Iterator[CompanionView]:
-        """Yield the single frames that may go with an exposure."""
-        days = wanted.hours / 24
-        near = Frame.mjd.between(mjd - days, mjd + days)
-        frames = select(Frame).where(Frame.tag == wanted.tag, near, Frame.superseded_by.is_(None))
-        for frame in self._session.scalars(frames.order_by(Frame.id)):
-            yield CompanionView(tag=wanted.tag, setup=frame.setup, member=member_of(frame))
 
     def _products_where(self, alike: ColumnElement[bool], first: float, last: float) -> list[ProductView]:
         near = alike & Product.static.is_(False) & Product.mjd.between(first, last)

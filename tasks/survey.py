@@ -18,7 +18,7 @@ from archive.select import Candidate, sets_of
 from archive.setup import Setup
 from archive.states import Certification, GroupState, StepState, feeds
 from recipes.muse import Lamp
-from tasks.cascade import RECIPES, STEPS, STEPS_BY_NAME, STEPS_BY_TAG, CascadeStep, Tag, steps_of
+from tasks.cascade import RECIPES, STEPS, STEPS_BY_NAME, STEPS_BY_TAG, CascadeStep, Companion, Tag, steps_of
 from tasks.classify import AMBIENT_TEMPERATURE
 from tasks.decisions import Method, StepKey
 from tasks.engines import made_elsewhere, versions_of
@@ -313,6 +313,18 @@ def joined(views: Sequence[ProductView]) -> ProductView:
     return replace(first, others=tuple(others))
 
 
+def companions_near(session: Session, wanted: Companion, mjd: float) -> Iterator[CompanionView]:
+    """Yield the single frames that may go with an exposure of this time."""
+    days = wanted.hours / 24
+    yield from _frames_between(session, wanted.tag, mjd - days - _EXPOSED, mjd + days)
+
+
+def _frames_between(session: Session, tag: Tag, first: float, last: float) -> Iterator[CompanionView]:
+    near = select(Frame).where(Frame.tag == tag, Frame.mjd.between(first, last), Frame.superseded_by.is_(None))
+    for frame in session.scalars(near.order_by(Frame.id)):
+        yield CompanionView(tag=tag, setup=frame.setup, member=member_of(frame))
+
+
 def _companions(session: Session, groups: Sequence[GroupView]) -> Iterator[CompanionView]:
     """Return the frames of other tags that may go with these groups."""
     windows: dict[Tag, list[Window]] = {}
@@ -323,9 +335,7 @@ def _companions(session: Session, groups: Sequence[GroupView]) -> Iterator[Compa
                 windows.setdefault(wanted.tag, []).append((group.mjd - days - _EXPOSED, group.mjd + days))
     for tag, spans in windows.items():
         for first, last in _merged(spans):
-            near = select(Frame).where(Frame.tag == tag, Frame.mjd.between(first, last), Frame.superseded_by.is_(None))
-            for frame in session.scalars(near.order_by(Frame.id)):
-                yield CompanionView(tag=tag, setup=frame.setup, member=member_of(frame))
+            yield from _frames_between(session, tag, first, last)
 
 
 def _merged(windows: Iterable[Window]) -> list[Window]:

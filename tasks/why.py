@@ -12,19 +12,20 @@ from sqlalchemy.orm import Session
 from archive.history import history
 from archive.models import Arrival, Frame, Group, Measurement, Product, Step, Use
 from archive.night import time_of
-from archive.select import candidates
+from archive.select import Candidate, Choice, astrometry_for, candidates
 from archive.states import ArrivalState, Certification, GroupState, PartState, Score, StepState
 from archive.validity import validities
 from recipes.recipe import Recipe
-from tasks.cascade import STEPS, STEPS_BY_NAME, Need, Tag
+from tasks.associating import retrieval_policy, view_alone
+from tasks.cascade import STEPS, STEPS_BY_NAME, TARGETS_BY_TAG, CascadeStep, Need, Tag, Target, steps_of
 from tasks.engines import engine_of, made_elsewhere
 from tasks.failures import FINISH
 from tasks.makes import products_where
 from tasks.pairs import made_by_partner
-from tasks.plan import choose_for, needs_of, reach
+from tasks.plan import choose_for, companion_for, needs_of, reach
 from tasks.settings import Engine, Settings
 from tasks.snapshot import GroupView, Policy
-from tasks.survey import groups_of, policy_of
+from tasks.survey import companions_near, groups_of, policy_of
 from tasks.verdicts import SCORED
 
 _VERDICTS = (SCORED, *(f"product {verdict}" for verdict in (Certification.CERTIFIED, Certification.REJECTED)))
@@ -119,9 +120,41 @@ def _frame(session: Session, row: Frame, settings: Settings) -> Explanation:
         said.sentences.append(f"It came again with other content as frame {row.superseded_by}, which takes its place.")
     elif row.group is not None:
         said.add(_group(session, row.group, settings), "groups")
+    elif (target := TARGETS_BY_TAG.get(Tag(row.tag))) is not None:
+        _add_handed_out(session, row, target, settings, said)
     else:
         said.sentences.append(_without_group(row.tag))
     return said
+
+
+def _add_handed_out(session: Session, row: Frame, target: Target, settings: Settings, said: Explanation) -> None:
+    """Say which calibrations a science frame is handed out with, and why no others."""
+    view, policy = view_alone(row), retrieval_policy(settings)
+    weighed, geometry = [], None
+    for need in needs_of(target, view.mjd, policy):
+        if need.catg == "ASTROMETRY_WCS":  # that of the geometry table, or none
+            nothing = Choice(best=None, refusals=())
+            choice = astrometry_for(session, geometry, setup=view.setup, mjd=view.mjd) if geometry else nothing
+            weighed.append(_tell(need, view, policy, choice))
+            continue
+        choice, replaced = _choose(session, view, need, policy)
+        weighed.append(_tell(need, view, policy, choice, replaced))
+        if need.catg == "GEOMETRY_TABLE" and choice.best:
+            geometry = session.get_one(Product, choice.best.candidate.product_id)
+    missing = [one.record["catg"] for one in weighed if not one.record["best"] and not one.record["optional"]]
+    provisional = [one.record["catg"] for one in weighed if one.record["certification"] == Certification.PROVISIONAL]
+    there = f"{', '.join(missing)} is missing" if missing else "What is wanted with it is there"
+    doubtful = f"; provisional is {', '.join(provisional)}" if provisional else ""
+    said.sentences.append(f"No step reduces it. {there}{doubtful}: `musecal retrieve F{row.id}` hands it out.")
+    said.record |= {"complete": not missing, "missing": missing, "provisional": provisional, "companions": []}
+    for wanted in target.companions:
+        member = companion_for(view, wanted, list(companions_near(session, wanted, view.mjd)))
+        days = member.middle - view.mjd if member else None
+        told = f"{member.dp_id}, {abs(days) * 24:.1f} h away" if member and days is not None else "none is near enough"
+        said.sentences.append(f"{wanted.tag}: {told}.")
+        said.record["companions"].append({"tag": wanted.tag, "frame": member and member.dp_id, "days": days})
+    for one in weighed:
+        said.add(one, "needs")
 
 
 def _without_group(tag: str) -> str:
@@ -179,48 +212,147 @@ def _step(session: Session, row: Step, settings: Settings) -> Explanation:
         said.sentences.append(f"It failed ({row.error_kind}): {row.error}")
     if row.stale:
         said.sentences.append(f"It is stale: {row.stale}")
+    said.record["through"] = _add_through(session, row, said, set())
+    said.sentences.append(comes)
     said.record["uses"] = [_used(use) for use in row.uses]
     said.sentences += [_used_sentence(use) for use in row.uses if use.product]
-    step = STEPS_BY_NAME[row.name]
+    step, policy = STEPS_BY_NAME[row.name], policy_of(settings)
     if isinstance(step.recipe, Recipe) and not made_elsewhere(row.recipe_version):
+        said.record["mode"] = policy.mode
+        if policy.certified:
+            said.sentences.append("Mode paranal: only certified ones are taken, and nothing under way is waited for.")
         group = next(groups_of(session, [row.group_id]))
-        weighed = [
-            _weigh(session, group, need, policy_of(settings)) for need in needs_of(step, group.mjd, policy_of(settings))
-        ]
-        said.record["needs"] = [need.record for need in weighed]
-        said.sentences += [text for need in weighed for text in need.sentences]
-    said.sentences.append(comes)
+        for need in needs_of(step, group.mjd, policy):
+            said.add(_weigh(session, group, need, policy), "needs")
     return said
+
+
+def _add_through(session: Session, row: Step, said: Explanation, seen: set[int]) -> list[dict[str, Any]]:
+    """Say why the inputs of a stale step are stale themselves, down to what changed; each step once."""
+    found = []
+    for step in dict.fromkeys(use.product.step for use in row.uses if use.product and use.product.step):
+        alike = (Step.group_id == step.group_id, Step.name == step.name, Step.state == StepState.DONE)
+        newest = session.scalars(select(Step).where(*alike).order_by(Step.sequence.desc()).limit(1)).one()
+        if row.stale and newest.stale and newest.id not in seen:
+            seen.add(newest.id)
+            said.sentences.append(f"  Step {newest.id} ({newest.name}) is stale: {newest.stale}")
+            found.append({"step": newest.id, "name": newest.name, "stale": newest.stale})
+            found += _add_through(session, newest, said, seen)
+    return found
+
+
+def explain_for(session: Session, product: Product, row: Subject, settings: Settings) -> Explanation:
+    """Explain whether a product could be used for something else, and by which rule it is not.
+
+    Parameters
+    ----------
+    row : Step, Group or Frame
+        For a group, or a frame of one, each of its steps is meant.
+
+    Raises
+    ------
+    LookupError
+        Nothing is made of it, and nothing handed out with it.
+    """
+    view, targets, policy = _asked(session, row, settings)
+    said = Explanation([], {"subject": "choice", "id": product.id, "name": product.name, "for": []})
+    for name, target in targets.items():
+        needs = [need for need in needs_of(target, view.mjd, policy) if need.catg == product.catg]
+        if not needs:
+            said.sentences.append(f"No: {name} takes no {product.catg}.")
+            said.record["for"].append({"of": name, "chosen": False, "cause": "not needed", "reason": ""})
+        for need in needs:
+            _add_verdict(session, product, view, need, policy, name, said)
+    of_group = select(Use.step_id).join(Use.step).where(Step.group_id == view.group_id)
+    used = session.scalars(of_group.where(Use.product_id == product.id))
+    said.record["used_by"] = sorted(used)
+    said.sentences += [f"Step {step} used it." for step in said.record["used_by"]]
+    return said
+
+
+def _asked(
+    session: Session, row: Subject, settings: Settings
+) -> tuple[GroupView, dict[str, CascadeStep | Target], Policy]:
+    """Return the exposures that are asked after, what takes calibrations for them, and by what settings."""
+    if isinstance(row, Frame) and row.group is None and Tag(row.tag) in TARGETS_BY_TAG:
+        target = TARGETS_BY_TAG[Tag(row.tag)]
+        return view_alone(row), {f"what is handed out with frame {row.dp_id}": target}, retrieval_policy(settings)
+    group = row if isinstance(row, Group) else row.group if isinstance(row, Frame | Step) else None
+    if group is None:
+        raise LookupError("It is neither a step, nor frames of which one makes something or with which one hands out.")
+    steps = [STEPS_BY_NAME[row.name]] if isinstance(row, Step) else steps_of(Tag(group.tag))
+    named: dict[str, CascadeStep | Target] = {f"the {step.name} step of group {group.id}": step for step in steps}
+    return next(groups_of(session, [group.id])), named, policy_of(settings)
+
+
+def _add_verdict(
+    session: Session, product: Product, view: GroupView, need: Need, policy: Policy, name: str, said: Explanation
+) -> None:
+    """Say of one need whether a product is chosen for it, or what turned it down."""
+    if need.of_pair:
+        weighed = _weigh_of_pair(session, view, need, policy)
+        chosen, cause, reason = weighed.record["best"] == product.name, "pair", weighed.sentences[0]
+    else:
+        choice, _ = _choose(session, view, need, policy)
+        one = next(iter(products_where(session, Product.id == product.id).values()))
+        alone = choose_for(view, need, [one.candidate], policy)
+        chosen = choice.best is not None and choice.best.candidate.product_id == product.id
+        others = (refusal for refusal in choice.refusals if refusal.candidate.product_id == product.id)
+        refusal = next(others, None) or next(iter(alone.refusals), None)
+        if chosen and choice.best:
+            best, cause = choice.best, ""
+            reason = f"It is {abs(best.days):.2f} d away, level {best.level}, {best.candidate.certification}."
+        elif refusal:
+            cause, reason = refusal.cause, refusal.reason
+        else:
+            cause, reason = "replaced", _replaced(one.candidate, view)["reason"]
+    answer = f"Yes: {product.name} fits {name} best" if chosen else f"No: for {name} it is not taken"
+    said.sentences.append(f"{answer}. {reason}" if reason else f"{answer}.")
+    said.record["for"].append({"of": name, "chosen": chosen, "cause": "" if chosen else cause, "reason": reason})
 
 
 def _weigh(session: Session, group: GroupView, need: Need, policy: Policy) -> Explanation:
     """Say what would be chosen now for one need, and why each other one would not."""
     if need.of_pair:
         return _weigh_of_pair(session, group, need, policy)
+    choice, replaced = _choose(session, group, need, policy)
+    return _tell(need, group, policy, choice, replaced)
+
+
+def _choose(session: Session, group: GroupView, need: Need, policy: Policy) -> tuple[Choice, list[Candidate]]:
+    """Choose for one need as things are now; return also what a later make has replaced."""
     near = candidates(session, need.catg, mjd=group.mjd, days=reach(need, policy))
-    views = products_where(session, Product.id.in_([candidate.product_id for candidate in near]))
+    condition = Product.id.in_([candidate.product_id for candidate in near])
+    views = products_where(session, condition, certified=policy.certified)
     current = [candidate for candidate in near if candidate.product_id and views[candidate.product_id].current]
-    choice = choose_for(group, need, current, policy)
+    return choose_for(group, need, current, policy), [candidate for candidate in near if candidate not in current]
+
+
+def _replaced(candidate: Candidate, group: GroupView) -> dict[str, Any]:
+    return {
+        "name": candidate.name, "cause": "replaced", "days": round(candidate.mjd - group.mjd, 5),
+        "reason": f"{candidate.name} was replaced by a later make of the same frames.", "differences": {},
+    }  # fmt: skip
+
+
+def _tell(
+    need: Need, group: GroupView, policy: Policy, choice: Choice, replaced: Sequence[Candidate] = ()
+) -> Explanation:
+    """Say what was chosen for one need, and why each other one was not."""
     refused = [
         {
             "name": refusal.candidate.name, "cause": refusal.cause, "days": round(refusal.days, 5),
             "reason": refusal.reason, "differences": {key: list(both) for key, both in refusal.differences.items()},
         }
         for refusal in choice.refusals
-    ] + [
-        {
-            "name": candidate.name, "cause": "replaced", "days": round(candidate.mjd - group.mjd, 5),
-            "reason": f"{candidate.name} was replaced by a later make of the same frames.", "differences": {},
-        }
-        for candidate in near if candidate not in current
-    ]  # fmt: skip
+    ] + [_replaced(candidate, group) for candidate in replaced]  # fmt: skip
     best = choice.best
     if best:
         name, certification = best.candidate.name, best.candidate.certification
         version = f" (version {best.candidate.response})" if best.candidate.response else ""
         now = f"{name}{version} fits best, {abs(best.days):.2f} d away, level {best.level}, {certification}."
     else:
-        now = "none fits; the step runs without it." if need.optional else "none fits."
+        now = "none fits; it goes without." if need.optional else "none fits."
     told = [str(item["reason"]) for item in refused[:_TOLD]]
     if len(refused) > _TOLD:
         told.append(f"{len(refused) - _TOLD} more were turned down.")
@@ -230,6 +362,7 @@ def _weigh(session: Session, group: GroupView, need: Need, policy: Policy) -> Ex
             "catg": need.catg, "match": list(need.match), "optional": need.optional,
             "reach": _number(reach(need, policy)), "best": best and best.candidate.name,
             "level": best and best.level, "days": best and round(best.days, 5),
+            "certification": best and best.candidate.certification,
             "response": best and best.candidate.response, "turned_down": refused,
         },
     )  # fmt: skip
@@ -244,7 +377,8 @@ def _weigh_of_pair(session: Session, group: GroupView, need: Need, policy: Polic
         [f"{need.catg}: only that of its pair is taken; {f'that is {name}' if name else 'it is not made yet'}."],
         {
             "catg": need.catg, "match": [], "optional": False, "reach": None, "best": name,
-            "level": best and best.level, "days": best and round(best.days, 5), "turned_down": [],
+            "level": best and best.level, "days": best and round(best.days, 5),
+            "certification": best and best.candidate.certification, "turned_down": [],
         },
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ from archive.night import night_of, time_of
 from archive.registry import Registry
 from archive.setup import Setup
 from archive.states import Certification, Score
-from tasks.associating import _alone, _Drafter, retrieval_policy
+from tasks.associating import _Drafter, retrieval_policy, view_alone
 from tasks.cascade import TARGETS_BY_TAG, Tag
 from tasks.settings import Settings
 
@@ -182,7 +182,7 @@ def test_the_closest_usable_one_is_handed_out(registry: Registry, made: list[Mad
     numbers = write(registry, made, step)
     with registry.read() as session:
         # Before what is missing turns the answer to raw frames.
-        drafter = _Drafter(session, _alone(a_frame()), retrieval_policy(Settings()), raw=False)
+        drafter = _Drafter(session, view_alone(a_frame()), retrieval_policy(Settings()), raw=False)
         draft = drafter.top(TARGETS_BY_TAG[Tag.OBJECT])
     table = search(made, "GEOMETRY_TABLE", numbers)
     wanted = {catg: search(made, catg, numbers) for catg in (*FAR, "SKY_LINES")}

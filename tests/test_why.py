@@ -1,11 +1,11 @@
 """Why always answers: for every row, with the rule, the values, and what comes next."""
 
 import json
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from small_night import MORNING, World, without_recipe
+from small_night import MORNING, MakeWorld, World, without_recipe
 from sqlalchemy import select
 
 from archive.models import Arrival, Frame, Group, Product, Step
@@ -13,7 +13,7 @@ from archive.registry import Registry
 from archive.states import ArrivalState, Certification
 from tasks import orders
 from tasks.cascade import Tag
-from tasks.why import Explanation, explain
+from tasks.why import Explanation, explain, explain_for
 
 DAY = timedelta(days=1)
 FLATS = MORNING + timedelta(hours=1, minutes=35)
@@ -49,7 +49,7 @@ def test_a_frame_tells_its_rule_and_what_its_group_waits_for(world: World) -> No
     ("tag", "sentence"),
     [
         (Tag.ILLUM, "the steps twilight, standard, astrometry take the nearest ILLUM frame along"),
-        (Tag.SKY, "the cascade makes nothing of SKY frames"),
+        (Tag.SKY, "No step reduces it. MASTER_BIAS, MASTER_FLAT"),
     ],
 )
 def test_a_frame_without_a_step_tells_what_it_is_for(world: World, tag: Tag, sentence: str) -> None:
@@ -172,3 +172,100 @@ def test_an_arrival_tells_what_becomes_of_it(world: World, state: ArrivalState, 
     told = text(why(world, Arrival, 1))
     assert sentence in told
     assert "It ends too early." in told
+
+
+def test_a_stale_step_tells_through_what_down_to_what_changed(make_world: MakeWorld) -> None:
+    world = make_world(plan={"remake": "never", "use_darks": True})
+    world.template(Tag.BIAS, MORNING)
+    world.template(Tag.DARK, MORNING + timedelta(hours=4))
+    world.template(Tag.FLAT, FLATS)
+    world.settle()
+    world.template(Tag.BIAS, MORNING + timedelta(hours=5))
+    world.settle()
+    [dark], [flat] = world.steps("dark"), world.steps("flat")
+    answer = why(world, Step, flat.id)
+    told = text(answer)
+    assert f"It is stale: MASTER_DARK: MASTER_DARK of step {dark.id} is stale itself." in told
+    assert f"Step {dark.id} (dark) is stale: MASTER_BIAS: " in told
+    assert [one["step"] for one in answer.record["through"]] == [dark.id]
+
+
+def test_a_science_frame_tells_what_it_is_handed_out_with_and_what_is_missing(world: World) -> None:
+    world.template(Tag.BIAS, MORNING)
+    world.settle()
+    world.static("EXTINCT_TABLE", date(2014, 1, 1))
+    frame = world.arrive(Tag.SKY, MORNING - timedelta(hours=6), 1, 1)
+    answer = why(world, Frame, frame)
+    told = text(answer)
+    assert "MASTER_FLAT, TRACE_TABLE, WAVECAL_TABLE, GEOMETRY_TABLE" in told
+    assert f"provisional is MASTER_BIAS: `musecal retrieve F{frame}`" in told
+    assert "MASTER_BIAS: MASTER_BIAS of step 1 fits best, 0.25 d away, level 0, provisional." in told
+    assert answer.record["complete"] is False
+    assert {need["catg"]: need["level"] for need in answer.record["needs"]}["EXTINCT_TABLE"] == 0
+
+
+def test_in_paranal_mode_a_step_says_what_that_means(make_world: MakeWorld) -> None:
+    world = make_world(plan={"mode": "paranal"})
+    world.template(Tag.BIAS, MORNING)
+    world.template(Tag.FLAT, FLATS)
+    world.settle()
+    answer = why(world, Step, world.steps("flat")[0].id)
+    assert "only certified ones are taken, and nothing under way is waited for" in text(answer)
+    assert "MASTER_BIAS of step 1 is provisional, and only certified ones are taken." in text(answer)
+    [bias] = [need for need in answer.record["needs"] if need["catg"] == "MASTER_BIAS"]
+    assert [one["cause"] for one in bias["turned_down"]] == ["provisional"]
+
+
+class TestFor:
+    """Whether a product could be used for something, and by which rule it was not."""
+
+    @pytest.fixture
+    def world(self, make_world: MakeWorld) -> World:
+        """Biases a day before, in another readout, far away, of the night; a flat; and a frame of the sky."""
+        world = make_world()
+        world.template(Tag.BIAS, MORNING - DAY)
+        for number in (1, 2, 3):
+            world.arrive(Tag.BIAS, MORNING, number, cards={"ESO DET READ CURNAME": "FAST"})
+        world.template(Tag.BIAS, MORNING - 9 * DAY)
+        world.template(Tag.BIAS, MORNING + timedelta(minutes=30))
+        world.template(Tag.FLAT, FLATS)
+        world.settle()
+        world.arrive(Tag.SKY, MORNING - timedelta(hours=6), 1, 1)
+        return world
+
+    @pytest.mark.parametrize(
+        ("mjd_order", "cause", "sentence"),
+        [
+            (3, "", "Yes: {name} fits the flat step of group 5 best. It is 0.05 d away, level 0, provisional."),
+            (2, "setup", "{name} has readout FAST where SCI1.0 is needed."),
+            (1, "second", "could be used, but is farther in time"),
+            (0, "window", "is 9.07 d before the exposure, the limit is 3 d"),
+        ],
+    )
+    def test_each_rule_is_named(self, world: World, mjd_order: int, cause: str, sentence: str) -> None:
+        with world.registry.read() as session:
+            biases = session.scalars(select(Product).where(Product.catg == "MASTER_BIAS").order_by(Product.mjd)).all()
+            product = biases[mjd_order]
+            answer = explain_for(session, product, session.get_one(Group, 5), world.settings)
+        json.dumps(answer.record)
+        assert sentence.format(name=product.name) in text(answer)
+        assert answer.record["for"][0]["cause"] == cause
+        assert bool(answer.record["used_by"]) is (cause == "")
+
+    def test_what_nobody_takes_and_what_is_no_exposure(self, world: World) -> None:
+        with world.registry.read() as session:
+            flat = session.scalars(select(Product).where(Product.catg == "MASTER_FLAT")).one()
+            bias = session.get_one(Step, 1)
+            answer = explain_for(session, flat, bias, world.settings)
+            assert answer.sentences == [f"No: the bias step of group {bias.group_id} takes no MASTER_FLAT."]
+            with pytest.raises(LookupError, match="neither a step"):
+                explain_for(session, flat, flat, world.settings)
+
+    def test_a_science_frame_is_asked_after_as_it_is_handed_out(self, world: World) -> None:
+        with world.registry.read() as session:
+            sky = session.scalars(select(Frame).where(Frame.tag == "SKY")).one()
+            bias = session.scalars(select(Product).where(Product.catg == "MASTER_BIAS").order_by(Product.mjd)).first()
+            assert bias is not None
+            answer = explain_for(session, bias, sky, world.settings)
+        assert "what is handed out with frame MUSE." in text(answer)
+        assert answer.record["for"][0]["cause"] == "second"  # every level is handed out, so that none is too far

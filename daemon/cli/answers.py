@@ -9,14 +9,14 @@ from archive.inspection import IncompleteFile, Inspection, UnreadableFile, inspe
 from archive.models import Frame, Product
 from archive.night import time_of
 from archive.registry import Registry
-from daemon.cli.errors import NotFoundError
-from daemon.cli.identifiers import find
+from daemon.cli.errors import NotFoundError, UsageError
+from daemon.cli.identifiers import find, label
 from daemon.cli.standing import lying
 from tasks.classify import classify
 from tasks.settings import Settings
 from tasks.site import Site
 from tasks.statics import category_of, recognise
-from tasks.why import Explanation, explain
+from tasks.why import Explanation, explain, explain_for
 
 
 def answer(site: Site, text: str) -> Explanation:
@@ -35,6 +35,25 @@ def answer(site: Site, text: str) -> Explanation:
             if not Path(text).is_file():
                 raise
     return explain_stranger(site.registry, Path(text), site.settings)
+
+
+def answer_for(site: Site, text: str, other: str) -> Explanation:
+    """Explain whether a product is used for a step, a group or a frame, and why not.
+
+    Raises
+    ------
+    NotFoundError
+    UsageError
+        They are not what they should be.
+    """
+    with site.registry.read() as session:
+        product, row = find(session, text), find(session, other)
+        if not isinstance(product, Product):
+            raise UsageError(f"{text} is {label(product)}, no product; --for asks after a product.")
+        try:
+            return explain_for(session, product, row, site.settings)
+        except LookupError as error:
+            raise UsageError(f"{other} ({label(row)}): {error}") from error
 
 
 def explain_stranger(registry: Registry, path: Path, settings: Settings) -> Explanation:

@@ -142,14 +142,24 @@ def show(identifier: Identifiers, *, as_json: AsJson = False, settings_file: Set
 
 
 @answering
-def why(identifier: Identifiers, *, as_json: AsJson = False, settings_file: SettingsFile = None) -> None:
+def why(
+    identifier: Identifiers,
+    *,
+    for_: Annotated[
+        str,
+        typer.Option("--for", metavar="ID", help="Why a product is used, or not, for this step, group or frame."),
+    ] = "",
+    as_json: AsJson = False,
+    settings_file: SettingsFile = None,
+) -> None:
     """Explain a file, group, step or product: the rule, what is missing, what was turned down, what comes next."""
-    from daemon.cli.answers import answer
+    from daemon.cli.answers import answer, answer_for
     from daemon.cli.identifiers import split
     from daemon.cli.opening import open_site
 
     with open_site(settings_file) as site:
-        answers = [answer(site, text) for text in split(identifier)]
+        texts = split(identifier)
+        answers = [answer_for(site, text, for_) if for_ else answer(site, text) for text in texts]
     if as_json:
         print_json(answers[0].record if len(answers) == 1 else [given.record for given in answers])
     else:
