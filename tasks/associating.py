@@ -33,7 +33,6 @@ _NEEDS = (*chain.from_iterable(step.needs for step in STEPS), *chain.from_iterab
 _MAKERS: Mapping[str, CascadeStep] = {catg: step for step in STEPS for catg in step.makes if catg not in step.statics}
 _CATGS = frozenset(need.catg for need in _NEEDS) & _MAKERS.keys()
 _TAGS = {catg: (_MAKERS[catg].raw, *_MAKERS[catg].substitutes) for catg in _CATGS}
-_NEEDS_OF_FRAMES = tuple(need for need in _NEEDS if need.catg in _CATGS)  # what is not static
 _RISKIEST = max(level.level for need in _NEEDS for level in need.levels)
 
 
@@ -160,7 +159,7 @@ class _Drafter:
     ) -> None:
         self._session, self._view, self._policy, self._raw = session, view, policy, raw
         self._masters = masters
-        self._near = Neighbourhood(session, view.mjd, view.setup, needs=_NEEDS_OF_FRAMES, tags=_TAGS if raw else {})
+        self._near = Neighbourhood(session, view.mjd, view.setup, needs=_NEEDS, tags=_TAGS, raw=raw)
         self._groups: dict[tuple[int, str], _Draft] = {}  # by group and step; many calibrations share them
 
     def top(self, target: CascadeStep | Target) -> _Draft:
@@ -208,15 +207,16 @@ class _Drafter:
                 return Choice(best=None, refusals=()), {}
             table = self._session.get_one(Product, geometry)
             return astrometry_for(self._session, table, setup=view.setup, mjd=view.mjd), {}
-        statics = [one.candidate for one in self._near.statics(need.catg, view.mjd)] if need.beside_statics else []
+        near = self._near.statics(need, view.setup, view.mjd) if need.beside_statics else ()
+        statics = [one.candidate for one in near]
         choice, groups = choose_for(view, need, statics, self._policy), dict[Candidate, RawGroup]()
         reaches = [level.days for level in need.levels] if need.catg in _MAKERS else []
         if reaches and 0 < (known := self._near.reach(view.mjd)) < reaches[0]:
             reaches.insert(0, known)  # what is found there is closer than what would have to be read
         for days in reaches:
-            near = self._offers(need, view, days)
-            choice = choose_for(view, need, [*statics, *near], self._policy)
-            groups = {candidate: group for candidate, group in near.items() if group is not None}
+            offers = self._offers(need, view, days)
+            choice = choose_for(view, need, [*statics, *offers], self._policy)
+            groups = {candidate: group for candidate, group in offers.items() if group is not None}
             # Of a type that comes as static too, only what is certified surely goes before whatever lies farther away.
             best = choice.best.candidate if choice.best else None
             sure = not need.beside_statics or (best and best.certification is Certification.CERTIFIED)
@@ -345,6 +345,7 @@ class _Details:
 
     def __init__(self, session: Session, top: _Draft) -> None:
         self._session = session
+        self._files: dict[tuple[str, int], AssociatedFile] = {}
         drafts = list(top.walk())
         products = {number for draft in drafts for number in draft.products}
         frames = {number for draft in drafts for number in draft.frames}
@@ -369,6 +370,11 @@ class _Details:
         )
 
     def _raw(self, category: str, number: int) -> AssociatedFile:
+        if (category, number) not in self._files:  # the same frames stand behind many calibrations
+            self._files[category, number] = self._file_of(category, number)
+        return self._files[category, number]
+
+    def _file_of(self, category: str, number: int) -> AssociatedFile:
         frame = self._frames[number]
         return AssociatedFile(
             category=category,

@@ -12,7 +12,6 @@ from sqlalchemy import ColumnElement, and_, false, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from archive.models import Frame, Group, Product, Step
-from archive.naming import STATIC_CODES
 from archive.select import PAIRED
 from archive.setup import Setup, SetupKey
 from archive.states import Certification, GroupState, Score
@@ -75,7 +74,9 @@ class Neighbourhood:
     needs : collection of Need
         What will be asked for.
     tags : mapping of PRO.CATG to tags
-        Of the raw frames that will be asked for.
+        Of the raw frames that products which are not static are made of.
+    raw : bool
+        Raw frames will be asked for too.
     """
 
     def __init__(
@@ -86,9 +87,12 @@ class Neighbourhood:
         *,
         needs: Collection[Need],
         tags: Mapping[str, Collection[str]],
+        raw: bool,
     ) -> None:
         self._session, self._mjd = session, mjd
-        self._statics: list[_Span[ProductView]] = []
+        self._statics: dict[_Kind, list[_Span[ProductView]]] = {}
+        self._beside_statics = [need for need in needs if need.beside_statics]
+        needs = [need for need in needs if need.catg in tags]
         first, last = mjd - _AROUND, mjd + _AROUND
         by_catg = {_kind(need.catg, need, setup): need for need in needs}
         views = self._products_where(_any(Product.catg, Product, by_catg, setup), first, last)
@@ -96,7 +100,7 @@ class Neighbourhood:
             kind: _Span(first, last, [view for view in views if _serves(kind, view.catg, view.candidate.setup, setup)])
             for kind in by_catg
         }
-        by_tag = {_kind(tag, need, setup): need for need in needs for tag in tags.get(need.catg, ())}
+        by_tag = {_kind(tag, need, setup): need for need in needs for tag in tags[need.catg]} if raw else {}
         near = Group.mjd.between(first, last) & _any(Group.tag, Frame, by_tag, setup)
         groups = self._groups_where(near) if by_tag else []
         self._groups = {
@@ -133,15 +137,15 @@ class Neighbourhood:
         made = (Product.catg == catg) & (Step.group_id == group_id)
         return list(products_where(self._session, made).values())
 
-    def statics(self, catg: str, mjd: float) -> list[ProductView]:
-        """Return the static calibrations of a type that may be valid at a time and may be used.
+    def statics(self, need: Need, setup: Setup, mjd: float) -> Sequence[ProductView]:
+        """Return the static calibrations that may meet a need at a time: their setup serves, and they may be used.
 
         Of each setup these are the newest that have begun, and some that begin soon after.
         """
-        if not any(span.holds(mjd, mjd) for span in self._statics):
-            self._read_statics(mjd - _AROUND, mjd + _AROUND)
-        span = next(span for span in self._statics if span.holds(mjd, mjd))
-        return [view for view in span.found if view.catg == catg]
+        kind = _kind(need.catg, need, setup)
+        if not any(span.holds(mjd, mjd) for span in self._statics.get(kind, ())):
+            self._read_statics(setup, mjd - _AROUND, mjd + _AROUND)
+        return next(span.found for span in self._statics[kind] if span.holds(mjd, mjd))
 
     def _products_where(self, alike: ColumnElement[bool], first: float, last: float) -> list[ProductView]:
         near = alike & Product.static.is_(False) & Product.mjd.between(first, last)
@@ -174,7 +178,9 @@ class Neighbourhood:
         }
         return list(made.values())
 
-    def _read_statics(self, first: float, last: float) -> None:
+    def _read_statics(self, setup: Setup, first: float, last: float) -> None:
+        """Read all that may be asked for with this setup at once."""
+        kinds = {_kind(need.catg, need, setup): need for need in self._beside_statics}
         alone = (Product.catg != "ASTROMETRY_WCS") & ((Product.catg != "GEOMETRY_TABLE") | Product.step_id.is_(None))
         serves = or_(
             Product.certification == Certification.CERTIFIED,
@@ -185,12 +191,15 @@ class Neighbourhood:
         place = func.rank().over(partition_by=alike, order_by=Product.mjd.desc())
         ranked = (
             select(Product.id, Product.mjd, place.label("place"))
-            .where(Product.static, Product.catg.in_(STATIC_CODES), Product.mjd <= last, serves, or_(alone, PAIRED))
+            .where(Product.static, Product.mjd <= last, _any(Product.catg, Product, kinds, setup))
+            .where(serves, or_(alone, PAIRED))
             .subquery()
         )
         wanted = select(ranked.c.id).where(or_(ranked.c.place == 1, ranked.c.mjd > first))
-        found = list(products_where(self._session, Product.id.in_(wanted)).values())
-        self._statics.append(_Span(first, last, found))
+        views = products_where(self._session, Product.id.in_(wanted)).values()
+        for kind in kinds:
+            found = [view for view in views if _serves(kind, view.catg, view.candidate.setup, setup)]
+            self._statics.setdefault(kind, []).append(_Span(first, last, found))
 
 
 def _kind(name: str, need: Need, setup: Setup) -> _Kind:
