@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from archive.history import history
 from archive.models import Arrival, Frame, Group, Measurement, Product, Step, Use
 from archive.night import time_of
-from archive.select import Candidate, Choice, astrometry_for, candidates
+from archive.select import Candidate, Choice, Match, astrometry_for, candidates
 from archive.states import ArrivalState, Certification, GroupState, PartState, Score, StepState
 from archive.validity import validities
 from recipes.recipe import Recipe
@@ -301,7 +301,7 @@ def _add_verdict(
         refusal = next(others, None) or next(iter(alone.refusals), None)
         if chosen and choice.best:
             best, cause = choice.best, ""
-            reason = f"It is {abs(best.days):.2f} d away, level {best.level}, {best.candidate.certification}."
+            reason = f"It is {_distance_text(best)}, {best.candidate.certification}."
         elif refusal:
             cause, reason = refusal.cause, refusal.reason
         else:
@@ -335,27 +335,43 @@ def _replaced(candidate: Candidate, group: GroupView) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _of_one_set(candidate: Candidate, best: Match) -> bool:
+    """Return whether a static calibration is the file of another channel of the set that was chosen."""
+    chosen = best.candidate
+    alike = (candidate.mjd, candidate.setup, candidate.made) == (chosen.mjd, chosen.setup, chosen.made)
+    return chosen.static and alike and candidate.certification is chosen.certification
+
+
+def _distance_text(best: Match) -> str:
+    """Say how far what was chosen is in time; a static one is valid from its day on, however long ago that was."""
+    if best.candidate.static:
+        return f"valid from {time_of(best.candidate.mjd):%Y-%m-%d} on"
+    return f"{abs(best.days):.2f} d away, level {best.level}"
+
+
 def _tell(
     need: Need, group: GroupView, policy: Policy, choice: Choice, replaced: Sequence[Candidate] = ()
 ) -> Explanation:
     """Say what was chosen for one need, and why each other one was not."""
+    best = choice.best
+    of_set = [refusal.candidate.name for refusal in choice.refusals if best and _of_one_set(refusal.candidate, best)]
     refused = [
         {
             "name": refusal.candidate.name, "cause": refusal.cause, "days": round(refusal.days, 5),
             "reason": refusal.reason, "differences": {key: list(both) for key, both in refusal.differences.items()},
         }
-        for refusal in choice.refusals
+        for refusal in choice.refusals if refusal.candidate.name not in of_set
     ] + [_replaced(candidate, group) for candidate in replaced]  # fmt: skip
-    best = choice.best
     if best:
         name, certification = best.candidate.name, best.candidate.certification
         version = f" (version {best.candidate.response})" if best.candidate.response else ""
-        now = f"{name}{version} fits best, {abs(best.days):.2f} d away, level {best.level}, {certification}."
+        now = f"{name}{version} fits best, {_distance_text(best)}, {certification}."
     else:
         now = "none fits; it goes without." if need.optional else "none fits."
     told = [str(item["reason"]) for item in refused[:_TOLD]]
     if len(refused) > _TOLD:
         told.append(f"{len(refused) - _TOLD} more were turned down.")
+    told += [f"{', '.join(of_set)} of the same set go with it."] if of_set else []
     return Explanation(
         [f"{need.catg}: {now}", *(f"  {text}" for text in told)],
         {

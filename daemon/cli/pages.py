@@ -266,7 +266,7 @@ def completeness_page(record: Record) -> list[RenderableType]:
         for item in night["calibrations"]
     }
     rows = [
-        (*kind, *(_standing_text(standings.get((*kind, f"{night['night']}"))) for night in nights))
+        (*kind, *(_standing_text(standings.get((*kind, f"{night['night']}")), short=True) for night in nights))
         for kind in dict.fromkeys(key[:2] for key in standings)
     ]
     verdicts = [Text(night["verdict"], _VERDICT_STYLE[night["verdict"]]) for night in nights]
@@ -299,11 +299,18 @@ def _take_lines(record: Record) -> list[RenderableType]:
     return ["", Text("What to do next", "bold"), *(Text(f"  {line}") for line in lines)] if lines else []
 
 
-def _standing_text(item: Record | None) -> Text:
-    """Return how a calibration stands in one cell; in brackets what was taken without being in the plan."""
+def _standing_text(item: Record | None, *, short: bool = False) -> Text:
+    """Return how a calibration stands in one cell; in brackets what was taken without being in the plan.
+
+    Parameters
+    ----------
+    short : bool
+        In four letters, as calChecker has it, so that a week finds room in a line.
+    """
     if item is None:
         return Text("")
-    text = item["standing"] if item["wanted"] else f"({item['standing']})"
+    standing = str(item["standing"])[:4] if short else item["standing"]
+    text = standing if item["wanted"] else f"({standing})"
     return Text(text, _STANDING_STYLE[item["standing"]] if item["score"] != "yellow" else "yellow")
 
 

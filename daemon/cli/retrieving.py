@@ -1,6 +1,7 @@
 """Commands that hand out a frame with its calibrations, and the set of frames (SOF) for esorex."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -126,7 +127,7 @@ def retrieve(
     if as_json:
         print_json({"frames": records, "files": [_delivered_record(one) for one in delivered]})
     else:
-        print_table(_page(delivered), *[f"{record['frame']}: {record['sof']}" for record in records])
+        print_table(*_page(delivered), *[f"{record['frame']}: {record['sof']}" for record in records])
     raise typer.Exit(ExitCode.NOT_IN_ORDER if len(here) < len(delivered) else _code(trees))
 
 
@@ -214,10 +215,13 @@ def _delivered_record(one: "Delivered") -> "Record":
     }
 
 
-def _page(delivered: "Sequence[Delivered]") -> "Table":
+def _page(delivered: "Sequence[Delivered]") -> "tuple[Table, str]":
+    """Return the files, and how they came there."""
     from daemon.cli.output import size_text, table
 
-    rows = [
-        (one.file.row, one.file.category, one.path.name, size_text(one.file.size), one.delivery) for one in delivered
-    ]
-    return table("", ("id", "tag", "file", "size", ""), rows, right=("size",), unbroken=("file",))
+    rows = [(one.path.name, one.file.category, size_text(one.file.size)) for one in delivered]
+    counts = Counter(str(one.delivery) for one in delivered)
+    return (
+        table("", ("file", "tag", "size"), rows, right=("size",), unbroken=("file", "tag", "size")),
+        f"{', '.join(f'{number} {delivery}' for delivery, number in counts.items())}.",
+    )
