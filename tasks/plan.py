@@ -344,14 +344,14 @@ class _Planner:
             best = self._choose(group, need, with_coming=False).best
             chosen = self._source[best.candidate].product if best else None
             used = done.products.get(need.catg)
-            if (chosen and chosen.product_ids) == (used and used.product_ids):
-                through += (
-                    [f"{need.catg}: {used.candidate.name} is stale itself."] if used and self._stale_now(used) else []
-                )
-            elif chosen is not None or not (used and used.usable and used.current):
+            # Nothing happened to what serves on where the settings only reach less far than they did.
+            kept = chosen is None and used is not None and used.usable and used.current
+            if not kept and (chosen and chosen.product_ids) != (used and used.product_ids):
                 own.append(_changed_mind(need, chosen, used))
                 nights |= {group.night} if need.of_pair else set()
                 nights |= {product.night for product in (chosen, used) if product}
+            elif used and self._stale_now(used):
+                through.append(f"{need.catg}: {used.candidate.name} is stale itself.")
         for wanted in step.companions:
             member = companion_for(group, wanted, self._snapshot.companions)
             if (member and member.frame_id) != (taken := done.companions.get(wanted.tag)):

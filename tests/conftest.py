@@ -46,12 +46,12 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_world(sqlite: Path) -> Iterator[MakeWorld]:
-    """Make a world on a SQLite registry of its own, in memory where that can be; the arguments are its settings."""
+    """Make a world on a SQLite registry of its own, in memory where that can be: a copy, with these settings."""
     memory = Path("/dev/shm")  # noqa: S108 - a name of its own is made there
     numbers, folder = count(), Path(tempfile.mkdtemp(prefix="musecal-", dir=memory if memory.is_dir() else None))
 
-    def make(**sections: Any) -> World:  # noqa: ANN401 - what pydantic takes
-        path = shutil.copy(sqlite, folder / f"{next(numbers)}.sqlite")
+    def make(*, origin: Path = sqlite, **sections: Any) -> World:  # noqa: ANN401 - what pydantic takes
+        path = shutil.copy(origin, folder / f"{next(numbers)}.sqlite")
         return World(Registry(f"sqlite:///{path}"), **sections)
 
     yield make

@@ -10,6 +10,7 @@ from archive.models import Step
 from archive.setup import Setup
 from archive.states import Certification, Score, StepState
 from tasks.cascade import Tag
+from tasks.settings import PlanMode
 from tasks.survey import survey
 
 DAY = timedelta(days=1)
@@ -259,3 +260,20 @@ class TestParanal:
         world.judge("MASTER_BIAS of step 2", Certification.CERTIFIED)
         world.settle()
         assert world.used(world.steps("flat")[-1], "MASTER_BIAS") == "MASTER_BIAS of step 2"
+
+    def test_what_serves_on_although_nothing_is_certified_is_stale_with_its_step(self, make_world: MakeWorld) -> None:
+        """Both were made in the other mode; the bias would be made of other frames now."""
+        world = make_world()
+        world.template(Tag.BIAS, MORNING)
+        world.template(Tag.FLAT, FLATS)
+        world.settle()
+        paranal = world.settings.plan.model_copy(update={"mode": PlanMode.PARANAL})
+        world.settings = world.settings.model_copy(update={"plan": paranal})
+        world.settle()
+        assert world.marks() == {}
+        world.arrive(Tag.BIAS, MORNING, 2, version=2)
+        world.settle()
+        assert world.marks() == {
+            "bias 1": "Its frames changed after it was made: 1 came, 1 went.",
+            "flat 2": "MASTER_BIAS: MASTER_BIAS of step 1 is stale itself.",
+        }
