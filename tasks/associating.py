@@ -33,6 +33,7 @@ _NEEDS = (*chain.from_iterable(step.needs for step in STEPS), *chain.from_iterab
 _MAKERS: Mapping[str, CascadeStep] = {catg: step for step in STEPS for catg in step.makes if catg not in step.statics}
 _CATGS = frozenset(need.catg for need in _NEEDS) & _MAKERS.keys()
 _TAGS = {catg: (_MAKERS[catg].raw, *_MAKERS[catg].substitutes) for catg in _CATGS}
+_INSIDE = 0.5  # days to the edge of what is read; the calibrations of a calibration are mostly of the same half day
 _RISKIEST = max(level.level for need in _NEEDS for level in need.levels)
 
 
@@ -159,8 +160,16 @@ class _Drafter:
     ) -> None:
         self._session, self._view, self._policy, self._raw = session, view, policy, raw
         self._masters = masters
-        self._near = Neighbourhood(session, view.mjd, view.setup, needs=_NEEDS, tags=_TAGS, raw=raw)
+        self._read: list[Neighbourhood] = []
         self._groups: dict[tuple[int, str], _Draft] = {}  # by group and step; many calibrations share them
+
+    def _near(self, view: GroupView) -> Neighbourhood:
+        """Return the days around a group; those that are read already where it lies well inside."""
+        widest = max(self._read, key=lambda near: near.reach(view.mjd), default=None)
+        if widest is None or widest.reach(view.mjd) < _INSIDE:
+            widest = Neighbourhood(self._session, view.mjd, view.setup, needs=_NEEDS, tags=_TAGS, raw=self._raw)
+            self._read.append(widest)
+        return widest
 
     def top(self, target: CascadeStep | Target) -> _Draft:
         view = self._view
@@ -207,11 +216,11 @@ class _Drafter:
                 return Choice(best=None, refusals=()), {}
             table = self._session.get_one(Product, geometry)
             return astrometry_for(self._session, table, setup=view.setup, mjd=view.mjd), {}
-        near = self._near.statics(need, view.setup, view.mjd) if need.beside_statics else ()
+        near = self._near(view).statics(need, view.setup, view.mjd) if need.beside_statics else ()
         statics = [one.candidate for one in near]
         choice, groups = choose_for(view, need, statics, self._policy), dict[Candidate, RawGroup]()
         reaches = [level.days for level in need.levels] if need.catg in _MAKERS else []
-        if reaches and 0 < (known := self._near.reach(view.mjd)) < reaches[0]:
+        if reaches and 0 < (known := self._near(view).reach(view.mjd)) < reaches[0]:
             reaches.insert(0, known)  # what is found there is closer than what would have to be read
         for days in reaches:
             offers = self._offers(need, view, days)
@@ -228,8 +237,8 @@ class _Drafter:
         """Choose what the other step of the pair made, or its frames."""
         if view.partner is None:
             return Choice(best=None, refusals=()), {}
-        made = [one.candidate for one in self._near.products_of(view.partner, need.catg)]
-        group = self._near.group(view.partner) if self._raw else None
+        made = [one.candidate for one in self._near(view).products_of(view.partner, need.catg)]
+        group = self._near(view).group(view.partner) if self._raw else None
         if group is not None and not made:
             made = [_to_come(group)]
         choice = made_by_partner(view, made)
@@ -238,7 +247,7 @@ class _Drafter:
     def _offers(self, need: Need, around: GroupView, days: float) -> dict[Candidate, RawGroup | None]:
         """Return what a category can be had from: products, or groups by what is known of their product."""
         first, last = around.mjd - days, around.mjd + days
-        views = self._near.products(need, around.setup, first, last)
+        views = self._near(around).products(need, around.setup, first, last)
         if not self._raw:
             return {view.candidate: None for view in views if view.current}
         made: dict[int | None, list[ProductView]] = {}
@@ -247,7 +256,7 @@ class _Drafter:
         maker = _MAKERS[need.catg]
         offers: dict[Candidate, RawGroup | None] = {}
         for tag in (maker.raw, *maker.substitutes):
-            for group in self._near.groups(tag, need, around.setup, first, last):
+            for group in self._near(around).groups(tag, need, around.setup, first, last):
                 views = sorted(made.get(group.group_id, ()), key=lambda view: (view.current, view.usable))
                 if len(group.frames) >= maker.minimum and (views or tag is maker.raw):
                     offers[views[-1].candidate if views else _to_come(group)] = group

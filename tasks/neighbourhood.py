@@ -19,7 +19,9 @@ from tasks.cascade import Need
 from tasks.makes import products_where
 from tasks.snapshot import ProductView
 
-_AROUND = 2.0  # days to either side that are read at once: the nights from which nearly every calibration comes
+# Days to either side that are read at once: the nights from which nearly every calibration comes. What is read farther
+# away reaches by as much beyond, since the calibrations of a calibration are asked for around a time of their own.
+_AROUND = 2.0
 _ENDED = (GroupState.COMPLETE, GroupState.CLOSED, GroupState.ARCHIVED)
 
 
@@ -117,15 +119,17 @@ class Neighbourhood:
         kind = _kind(need.catg, need, setup)
         if kind not in self._products or not self._products[kind].holds(first, last):
             alike = _any(Product.catg, Product, {kind: need}, setup)
-            self._products[kind] = _Span(first, last, self._products_where(alike, first, last))
+            earliest, latest = first - _AROUND, last + _AROUND
+            self._products[kind] = _Span(earliest, latest, self._products_where(alike, earliest, latest))
         return [view for view in self._products[kind].found if first <= view.candidate.mjd <= last]
 
     def groups(self, tag: str, need: Need, setup: Setup, first: float, last: float) -> list[RawGroup]:
         """Return the groups of a tag of this time whose setup meets a need."""
         kind = _kind(tag, need, setup)
         if kind not in self._groups or not self._groups[kind].holds(first, last):
-            alike = Group.mjd.between(first, last) & _any(Group.tag, Frame, {kind: need}, setup)
-            self._groups[kind] = _Span(first, last, self._groups_where(alike))
+            earliest, latest = first - _AROUND, last + _AROUND
+            alike = Group.mjd.between(earliest, latest) & _any(Group.tag, Frame, {kind: need}, setup)
+            self._groups[kind] = _Span(earliest, latest, self._groups_where(alike))
         return [group for group in self._groups[kind].found if first <= group.mjd <= last]
 
     def group(self, group_id: int) -> RawGroup | None:
