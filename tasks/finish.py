@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from archive.formats import response_version
 from archive.history import record
-from archive.models import Frame, Measurement, Part, Product, Step
+from archive.models import Frame, Part, Product, Step
 from archive.naming import dp_id_of, next_letter, product_name, static_name
 from archive.night import time_of
 from archive.states import PartState, StepState, move
@@ -25,7 +25,6 @@ from archive.store import Published
 from recipes import esorecipes
 from recipes.channel import Identity, Outcome, combine_channels, identify, merge_channels
 from recipes.headers import read_hdus
-from recipes.recipe import Value
 from tasks.cascade import STEPS_BY_NAME
 from tasks.changes import Changes, Neighbours, measure, neighbours, replace_changes
 from tasks.engines import engine_of, esorex_for, idle_by_channel, of_the_whole, passed_on
@@ -33,9 +32,10 @@ from tasks.failures import FINISH, Unfinished
 from tasks.leases import Claim, hold
 from tasks.meter import Meter
 from tasks.outcomes import plain
+from tasks.score import Measured
 from tasks.settings import Engine
 from tasks.site import Site
-from tasks.verdicts import Scoring, Subject, score_history, score_measurements, score_new
+from tasks.verdicts import Scoring, add_measurements, score_history, score_new
 from tasks.work import Work, work_of
 
 LEAST_PART = 0.75  # of the channels, that a product of the whole instrument can do with
@@ -308,14 +308,6 @@ def end_step(
     products, followers = list[Product](), list[Product]()
     for making in makings:
         file, change = published[making.catg], changes.get(making.catg, Changes())
-        measurements = [
-            *(row for channel in step.parts for row in _measurements(channel, making.catg)),
-            *(_row(FINISH, item.name, plain(item.value)) for item in whole.measurements.get(making.catg, ())),
-            *(_row(item.channel, item.name, item.share) for item in change.own),
-        ]
-        mjd = frame.mjd if making.static else step.group.mjd
-        serving = scoring.thresholds.serving(making.catg, frame.setup, step.group.night)
-        score_measurements(session, Subject(making.catg, frame.setup, mjd, serving), measurements)
         product = Product(
             step=step,
             catg=making.catg,
@@ -325,7 +317,7 @@ def end_step(
             size=file.size,
             digest=file.digest,
             night=step.group.night,
-            mjd=mjd,
+            mjd=frame.mjd if making.static else step.group.mjd,
             static=making.static,
             response=response_version(making.catg, next(read_hdus(file.path)).header),
             geometry=_geometry_of(step) if making.static and making.catg == "ASTROMETRY_WCS" else None,
@@ -333,10 +325,14 @@ def end_step(
             channels=sorted(making.files),
             compared_id=change.neighbours.before.product_id if change.own and change.neighbours.before else None,
             created=making.created,
-            measurements=measurements,
         )
         session.add(product)
-        session.flush()
+        measured = [
+            *(item for channel in step.parts for item in _measured(channel, making.catg)),
+            *(Measured(FINISH, item.name, plain(item.value)) for item in whole.measurements.get(making.catg, ())),
+            *(Measured(item.channel, item.name, item.share) for item in change.own),
+        ]
+        add_measurements(session, product, measured, scoring)
         record(session, product, "product archived", now=now, step=step.id, digest=file.digest)
         if product.geometry is not None:
             product.geometry.reviewed = False  # the pair is whole: others may take it from now on
@@ -383,11 +379,5 @@ def _geometry_of(step: Step) -> Product | None:
     return next((use.product for use in step.uses if use.tag == "GEOMETRY_TABLE"), None)
 
 
-def _measurements(part: Part, catg: str) -> list[Measurement]:
-    return [_row(part.channel, name, value) for name, value in part.outcome.get("measurements", {}).get(catg, ())]
-
-
-def _row(channel: int, name: str, value: Value | None) -> Measurement:
-    if isinstance(value, str):
-        return Measurement(channel=channel, name=name, text=value)
-    return Measurement(channel=channel, name=name, value=value)
+def _measured(part: Part, catg: str) -> list[Measured]:
+    return [Measured(part.channel, name, value) for name, value in part.outcome.get("measurements", {}).get(catg, ())]

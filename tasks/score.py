@@ -23,11 +23,11 @@ History = Mapping[tuple[int, str], Sequence["Past"]]
 
 @dataclass(frozen=True)
 class Measured:
-    """One parameter of one channel, 0 for the product as a whole; None could not be measured."""
+    """One parameter of one channel, 0 for the product as a whole; None could not be measured, text has no score."""
 
     channel: int
     name: str
-    value: float | None
+    value: float | str | None
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def score_values(values: Iterable[Measured], thresholds: Sequence[Threshold], hi
 def _judge(item: Measured, threshold: Threshold, past: Sequence[Past]) -> _Finding | None:
     """Return what one threshold says of a value; None if it does not serve it."""
     limits = threshold.limits_for(item.channel)
-    if limits is None:
+    if limits is None or isinstance(item.value, str):
         return None
     if item.value is None or math.isnan(item.value):
         said = f"{_subject(item)} could not be measured{_since(threshold.valid_from)}."

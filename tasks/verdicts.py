@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import or_, select, true, update
+from sqlalchemy import insert, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from archive.history import record
@@ -88,20 +88,34 @@ class Appraisal:
         return scores_by_channel(self.marks)
 
 
-def score_measurements(session: Session, subject: Subject, measurements: Sequence[Measurement]) -> None:
-    """Score the measurements of a product before they become rows."""
-    numbers = [item for item in measurements if not item.text]
-    values = [Measured(item.channel, item.name, item.value) for item in numbers]
-    for item, mark in zip(numbers, _marks(session, subject, values), strict=True):
-        item.score, item.remark = mark.score, mark.remark
+def add_measurements(session: Session, product: Product, values: Sequence[Measured], scoring: Scoring) -> None:
+    """Add what was measured on a new product, with the score of each value.
+
+    In one statement: a wavelength calibration of all channels has some 23 000 values.
+    """
+    session.flush()
+    marks = _marks(session, Subject.of(product, scoring.thresholds), values)
+    rows = [
+        {
+            "product_id": product.id,
+            "channel": item.channel,
+            "name": item.name,
+            "value": None if isinstance(item.value, str) else item.value,
+            "text": item.value if isinstance(item.value, str) else "",
+            "score": mark.score.value,
+            "remark": mark.remark,
+        }
+        for item, mark in zip(values, marks, strict=True)
+    ]
+    if rows:
+        session.execute(insert(Measurement), rows)
 
 
 def score_new(session: Session, products: Sequence[Product], scoring: Scoring, *, now: datetime) -> None:
     """Give new products their score and its certification, and score anew what comes after them in time.
 
-    Their measurements are rows already, and scored (``score_measurements``).
+    Their measurements are there already (``add_measurements``).
     """
-    session.flush()
     for product in products:
         _settle(session, product, _stored(session, product, scoring), scoring, now=now, why="It was made.")
     for product in products:
@@ -192,18 +206,16 @@ def _history(session: Session, subject: Subject) -> Mapping[tuple[int, str], Seq
     relative = [item for item in subject.thresholds if isinstance(item, Relative)]
     if not relative:
         return {}
-    with session.no_autoflush:
-        first = subject.mjd - max(item.days for item in relative)
-        earlier = within(session, subject.catg, subject.setup, first, subject.mjd)
-        days = {item.id: subject.mjd - item.mjd for item in earlier if item.certification is not Certification.REJECTED}
-        wanted = select(Measurement.product_id, Measurement.channel, Measurement.name, Measurement.value).where(
-            Measurement.product_id.in_(days),
-            or_(*(Measurement.name.like(item.like) for item in relative)),
-        )
-        found: dict[tuple[int, str], list[Past]] = {}
-        for product_id, channel, name, value in session.execute(wanted):
-            if value is not None:
-                found.setdefault((channel, name), []).append(Past(days[product_id], value))
+    first = subject.mjd - max(item.days for item in relative)
+    earlier = within(session, subject.catg, subject.setup, first, subject.mjd)
+    days = {item.id: subject.mjd - item.mjd for item in earlier if item.certification is not Certification.REJECTED}
+    wanted = select(Measurement.product_id, Measurement.channel, Measurement.name, Measurement.value).where(
+        Measurement.product_id.in_(days), or_(*(Measurement.name.like(item.like) for item in relative))
+    )
+    found: dict[tuple[int, str], list[Past]] = {}
+    for product_id, channel, name, value in session.execute(wanted):
+        if value is not None:
+            found.setdefault((channel, name), []).append(Past(days[product_id], value))
     return found
 
 

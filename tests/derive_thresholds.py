@@ -308,7 +308,7 @@ def derive(rule: Rule, products: Iterable[RealProduct]) -> str:
     by_channel: dict[int, list[float]] = {}
     for product in products:
         for item in product.values if product.category == rule.category else ():
-            if item.value is not None and pattern.fullmatch(item.name):
+            if isinstance(item.value, float) and pattern.fullmatch(item.name):
                 by_channel.setdefault(item.channel, []).append(item.value)
     lines = (
         [f"    {{ channels = [{number}], {limits_of(rule, by_channel[number])} }}," for number in sorted(by_channel)]

@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from archive.inspection import Extension, Inspection
-from archive.models import Frame, Group, Measurement, Product, Step
+from archive.models import Frame, Group, Product, Step
 from archive.naming import static_name
 from archive.night import mjd_of
 from archive.registry import Registry
@@ -34,7 +34,7 @@ from tasks.score import Measured
 from tasks.settings import Settings
 from tasks.snapshot import Snapshot
 from tasks.survey import survey
-from tasks.verdicts import Scoring, Subject, score_measurements, score_new
+from tasks.verdicts import Scoring, add_measurements, score_new
 
 MORNING = datetime(2026, 6, 17, 10, 40, 27, tzinfo=UTC)
 TYPES = {rule.tag: rule.type for rule in RULES if rule.type}
@@ -170,13 +170,8 @@ class World:
                 night=step.group.night, mjd=step.group.mjd, setup=frame.setup, channels=[1, 12], created=self.now,
                 response=2 if catg == "STD_RESPONSE" else None,
             )  # fmt: skip
-            measurements = [
-                Measurement(channel=item.channel, name=item.name, value=item.value)
-                for item in self.measured(catg, step)
-            ]
-            score_measurements(session, Subject.of(made, scoring.thresholds), measurements)
-            made.measurements = measurements
             session.add(made)
+            add_measurements(session, made, self.measured(catg, step), scoring)
             products.append(made)
             if catg in statics:
                 made.name = static_name(catg, step.group.night, letter, frame.setup)

@@ -68,6 +68,10 @@ def test_a_value_is_held_against_its_limits(value: float | None, score: Score, r
     assert mark(value, USUAL) == Mark(3, LEVEL, score, whole)
 
 
+def test_a_text_has_no_score() -> None:
+    assert score_values([Measured(1, LEVEL, "Feige110")], [USUAL], {}) == [Mark(1, LEVEL, Score.NONE)]
+
+
 def test_a_value_of_the_whole_product_has_no_channel() -> None:
     assert mark(1501, USUAL, channel=0).remark.startswith("BIAS LEVEL1 MEDIAN is 1501, above")
 
