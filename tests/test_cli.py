@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from sample_night import NIGHT, PRODUCT, add_night, name_of
-from sqlalchemy import select
+from sqlalchemy import select, update
 from typer.testing import CliRunner, Result
 
-from archive.models import Arrival, Event, Product, Step
+from archive.models import Arrival, Event, Measurement, Product, Step
 from archive.registry import Registry
-from archive.states import ArrivalState, Certification, StepState
+from archive.states import ArrivalState, Certification, Score, StepState
 from daemon.cli.application import app
 from daemon.cli.errors import ExitCode, NotFoundError, UsageError
 from daemon.cli.identifiers import find, label, split
@@ -351,6 +351,41 @@ def test_a_product_is_certified_and_rejected_with_a_comment_that_stays(night: Re
     with night.read() as session:
         events = session.scalars(select(Event).where(Event.subject == "product", Event.subject_id == 1)).all()
     assert [event.why for event in events if "to " in event.why] == ["to certify", "to reject"]
+
+
+def test_products_are_scored_anew_and_say_what_is_not_green(night: Registry, musecal: Musecal) -> None:
+    with night.begin() as session:
+        noisy = Measurement.channel == 12, Measurement.name == "BIAS MASTER2 RON"
+        session.execute(update(Measurement).where(*noisy).values(value=9.0))
+    would = musecal("score", "P1", "--dry-run").stdout
+    assert f"P1 {PRODUCT}.fits would be red, not scored before; thresholds 20" in would
+    with night.read() as session:
+        assert session.get_one(Product, 1).score == Score.NONE
+    [row] = answer(musecal("score", "--night", str(NIGHT), "--json"))["rows"]
+    assert (row["id"], row["was"], row["score"], row["certification"]) == ("P1", "", "red", "provisional")
+    assert row["channels"] == [{"channel": 1, "score": "green"}, {"channel": 12, "score": "red"}]
+    [bad] = [mark for mark in row["marks"] if mark["score"] != "green"]
+    assert (bad["channel"], bad["name"], bad["score"]) == (12, "BIAS MASTER2 RON", "red")
+    assert "BIAS MASTER2 RON of channel 12 is 9, above the red limit of" in bad["remark"]
+    assert len(row["marks"]) > 1
+    again = musecal("score", "P1").stdout
+    assert ("BIAS MASTER1 RON" in again, "BIAS MASTER1 RON" in musecal("score", "P1", "--all").stdout) == (False, True)
+    told = " ".join(musecal("why", "P1").stdout.split())
+    assert "BIAS MASTER2 RON of channel 12 is 9, above the red limit" in told
+    assert "scored red, provisional." in told
+    assert musecal("certify", "P1", "--comment", "the lamp was on").exit_code == ExitCode.DONE
+    told = " ".join(musecal("why", "P1").stdout.split())
+    assert "certified by a person: the lamp was on" in told
+    shown = answer(musecal("show", "P1", "--json"))
+    assert (shown["judge"], shown["score"]) == ("person", "red")
+    assert [item["score"] for item in shown["channel_scores"]] == ["green", "red"]
+    report = json.loads(musecal("night", str(NIGHT), "--json").stdout)
+    assert (report["score"], [step["score"] for step in report["steps"]]) == ("red", ["red", ""])
+
+
+def test_scoring_needs_to_know_of_what(musecal: Musecal) -> None:
+    refused = musecal("score")
+    assert (refused.exit_code, "Say which products" in refused.stderr) == (ExitCode.USAGE, True)
 
 
 @pytest.mark.parametrize(

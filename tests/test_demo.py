@@ -121,7 +121,9 @@ def test_a_night_of_biases_goes_in_and_a_master_bias_comes_out(tmp_path: Path) -
     given = demonstrate(tmp_path / "demo", PLAN, Console())
     assert given.in_order, (given.troubles, given.lost, given.findings)
     assert given.report.fates == {Fate.PROCESSED: 11, Fate.DUPLICATE: 1, Fate.QUARANTINED: 1}
-    assert [line.catg for line in given.report.products] == ["MASTER_BIAS"]
+    [bias] = given.report.products
+    assert (bias.catg, bias.score, bias.certification) == ("MASTER_BIAS", "green", "certified"), bias.score_reason
+    assert given.report.score == "green"
     assert given.report.steps[0].reaction is not None
     assert given.report.steps[0].reaction < 2.0
     assert list((tmp_path / "demo" / "incoming").iterdir()) == []
