@@ -191,7 +191,7 @@ category = "MASTER_FLAT"
 kind = "previous"
 sigma = 10
 valid_from = {day}
-limits = [{{ yellow = [0, 0.3], red = [0, 0.9] }}]
+limits = [{{ yellow = [0, 0.5], red = [0, 0.95] }}]
 
 [[threshold]]
 category = "DATACUBE_STD"
