@@ -31,7 +31,7 @@ from recipes.recipe import (
 )
 
 FLAG = "MUSECAL_TEST_FLAG"  # of the environment: a file that says whether something has happened before
-GREED = 600 << 20  # bytes that the greedy recipe asks for
+GREED = 1200 << 20  # bytes that the greedy recipe asks for
 
 
 def _do(deed: Callable[[Channel], object]) -> Callable[[Channel, Any], Result]:

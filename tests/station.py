@@ -37,7 +37,7 @@ class Station:
             "MUSECAL_WORKER__BACKOFF_SECONDS": "0.2",
             "MUSECAL_WORKER__ATTEMPTS": "20",
             "MUSECAL_WORKER__TIME_LIMIT_SECONDS": "60",
-            "MUSECAL_WORKER__MEMORY_LIMIT_MB": "512",
+            "MUSECAL_WORKER__MEMORY_LIMIT_MB": "1024",  # parts run within the tests too, which hold some 600
             odd_recipes.FLAG: str(folder / "flag"),
         }
         self.store = Store(folder / "archive")

@@ -319,18 +319,26 @@ def test_esos_own_bias_comes_through_the_parts_as_it_comes_from_esorex_alone(
 
 
 class TestPlan:
-    def world(self, registry: Registry, site: Site, engine: str) -> World:
-        return World(registry, steps={"bias": {"engine": engine}}, esorex=site.settings.esorex.model_dump())
+    def world(self, registry: Registry, site: Site, engine: str, remake: str = "never") -> World:
+        steps, esorex = {"bias": {"engine": engine}}, site.settings.esorex.model_dump()
+        return World(registry, steps=steps, esorex=esorex, plan={"remake": remake})
 
-    def test_makes_anew_with_the_other_engine_on_request_only(self, registry: Registry, site: Site) -> None:
+    def biases_of_ours(self, registry: Registry, site: Site) -> World:
         ours = self.world(registry, site, "musecal")
         for number in (1, 2, 3):
             ours.arrive(Tag.BIAS, MORNING, number)
         ours.settle()
+        return ours
+
+    def test_the_other_engine_makes_what_is_done_stale_and_makes_it_anew_on_request(
+        self, registry: Registry, site: Site
+    ) -> None:
+        ours = self.biases_of_ours(registry, site)
         theirs = self.world(registry, site, "esorex")
         theirs.now = ours.now
         theirs.settle()
         [first] = theirs.steps("bias")
+        assert f"muse_bias is of version {ESOREX} now" in first.stale
         with registry.begin() as session:
             orders.requeue(session, session.get_one(Step, first.id), why="by ESO's recipe", now=theirs.now)
         theirs.settle()
@@ -340,3 +348,12 @@ class TestPlan:
         with registry.read() as session:
             told = explain(session, session.get_one(Step, second.id), theirs.settings).sentences
         assert f"ESO's recipe makes it (muse_bias, {ESOREX})." in told
+
+    def test_the_other_engine_makes_anew_what_is_of_this_night_where_the_policy_says_so(
+        self, registry: Registry, site: Site
+    ) -> None:
+        ours = self.biases_of_ours(registry, site)
+        theirs = self.world(registry, site, "esorex", remake="night")
+        theirs.now = ours.now
+        theirs.settle()
+        assert [step.recipe_version for step in theirs.steps("bias")] == [MUSE_BIAS.version, ESOREX]

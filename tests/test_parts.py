@@ -211,15 +211,15 @@ class TestFailure:
         assert "in _blunder" in event.data["traceback"]
 
     def test_of_the_memory_is_final_and_names_the_limit(self, site: Site, biases: list[Path]) -> None:
-        worker = site.settings.worker.model_copy(update={"memory_limit_mb": 512})
+        worker = site.settings.worker.model_copy(update={"memory_limit_mb": 1024})
         settings = site.settings.model_copy(update={"worker": worker})
         part = self.failed(
             Site(settings=settings, registry=site.registry, store=site.store, clock=site.clock),
             new_step(site, biases, "wants memory"),
         )
         assert (part.state, part.error_kind) == (PartState.FAILED, "limit")
-        assert "512 MB that worker.memory_limit_mb allows" in part.error
-        assert "600. MiB" in part.error  # what was asked for
+        assert "1024 MB that worker.memory_limit_mb allows" in part.error
+        assert "1.17 GiB" in part.error  # what was asked for
 
     def test_of_the_world_is_tried_again(self, site: Site, biases: list[Path], tmp_path: Path) -> None:
         step_id = new_step(site, biases)
