@@ -21,7 +21,7 @@ from archive.states import Certification, GroupState
 from tasks.associations import AssociatedFile, Association, Mode, Tree, Validity
 from tasks.cascade import STEPS, STEPS_BY_TAG, TARGETS, TARGETS_BY_TAG, CascadeStep, Need, Tag, Target
 from tasks.groups import middle
-from tasks.neighbourhood import Neighbourhood, RawGroup
+from tasks.neighbourhood import Neighbourhood, RawGroup, Statics
 from tasks.pairs import made_by_partner
 from tasks.plan import absent, choose_for, companion_for, needs_of
 from tasks.settings import PlanMode, Settings
@@ -161,6 +161,7 @@ class _Drafter:
         self._session, self._view, self._policy, self._raw = session, view, policy, raw
         self._masters = masters
         self._read: list[Neighbourhood] = []
+        self._statics = Statics(session, _NEEDS)
         self._groups: dict[tuple[int, str], _Draft] = {}  # by group and step; many calibrations share them
 
     def _near(self, view: GroupView) -> Neighbourhood:
@@ -216,7 +217,7 @@ class _Drafter:
                 return Choice(best=None, refusals=()), {}
             table = self._session.get_one(Product, geometry)
             return astrometry_for(self._session, table, setup=view.setup, mjd=view.mjd), {}
-        near = self._near(view).statics(need, view.setup, view.mjd) if need.beside_statics else ()
+        near = self._statics.near(need, view.setup, view.mjd) if need.beside_statics else ()
         statics = [one.candidate for one in near]
         choice, groups = choose_for(view, need, statics, self._policy), dict[Candidate, RawGroup]()
         reaches = [level.days for level in need.levels] if need.catg in _MAKERS else []

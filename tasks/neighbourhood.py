@@ -1,4 +1,4 @@
-"""What lies near an exposure in the registry: products and groups of raw frames, read once and kept.
+"""What lies near an exposure in the registry: products, groups of raw frames, static ones; read once and kept.
 
 The tree of a science frame asks for the same nights again and again. One reading of the days around it answers most of
 that; only what is not found there is looked for farther away.
@@ -22,6 +22,7 @@ from tasks.snapshot import ProductView
 # Days to either side that are read at once: the nights from which nearly every calibration comes. What is read farther
 # away reaches by as much beyond, since the calibrations of a calibration are asked for around a time of their own.
 _AROUND = 2.0
+_STATICS_AROUND = 40.0  # days; hardly more begin in a month than the geometry table and what goes with it
 _ENDED = (GroupState.COMPLETE, GroupState.CLOSED, GroupState.ARCHIVED)
 
 
@@ -92,8 +93,6 @@ class Neighbourhood:
         raw: bool,
     ) -> None:
         self._session, self._mjd = session, mjd
-        self._statics: dict[_Kind, list[_Span[ProductView]]] = {}
-        self._beside_statics = [need for need in needs if need.beside_statics]
         needs = [need for need in needs if need.catg in tags]
         first, last = mjd - _AROUND, mjd + _AROUND
         by_catg = {_kind(need.catg, need, setup): need for need in needs}
@@ -141,16 +140,6 @@ class Neighbourhood:
         made = (Product.catg == catg) & (Step.group_id == group_id)
         return list(products_where(self._session, made).values())
 
-    def statics(self, need: Need, setup: Setup, mjd: float) -> Sequence[ProductView]:
-        """Return the static calibrations that may meet a need at a time: their setup serves, and they may be used.
-
-        Of each setup these are the newest that have begun, and some that begin soon after.
-        """
-        kind = _kind(need.catg, need, setup)
-        if not any(span.holds(mjd, mjd) for span in self._statics.get(kind, ())):
-            self._read_statics(setup, mjd - _AROUND, mjd + _AROUND)
-        return next(span.found for span in self._statics[kind] if span.holds(mjd, mjd))
-
     def _products_where(self, alike: ColumnElement[bool], first: float, last: float) -> list[ProductView]:
         near = alike & Product.static.is_(False) & Product.mjd.between(first, last)
         return list(products_where(self._session, near).values())
@@ -182,9 +171,35 @@ class Neighbourhood:
         }
         return list(made.values())
 
-    def _read_statics(self, setup: Setup, first: float, last: float) -> None:
+
+class Statics:
+    """The static calibrations of a time, which serve for long: one reading answers for all nights of a tree.
+
+    Parameters
+    ----------
+    session : Session
+    needs : collection of Need
+        What will be asked for; those that nothing static meets are left alone.
+    """
+
+    def __init__(self, session: Session, needs: Collection[Need]) -> None:
+        self._session = session
+        self._needs = [need for need in needs if need.beside_statics]
+        self._read: dict[_Kind, list[_Span[ProductView]]] = {}
+
+    def near(self, need: Need, setup: Setup, mjd: float) -> Sequence[ProductView]:
+        """Return the static calibrations that may meet a need at a time: their setup serves, and they may be used.
+
+        Of each setup these are the newest that have begun, and some that begin soon after.
+        """
+        kind = _kind(need.catg, need, setup)
+        if not any(span.holds(mjd, mjd) for span in self._read.get(kind, ())):
+            self._read_around(setup, mjd - _STATICS_AROUND, mjd + _STATICS_AROUND)
+        return next(span.found for span in self._read[kind] if span.holds(mjd, mjd))
+
+    def _read_around(self, setup: Setup, first: float, last: float) -> None:
         """Read all that may be asked for with this setup at once."""
-        kinds = {_kind(need.catg, need, setup): need for need in self._beside_statics}
+        kinds = {_kind(need.catg, need, setup): need for need in self._needs}
         alone = (Product.catg != "ASTROMETRY_WCS") & ((Product.catg != "GEOMETRY_TABLE") | Product.step_id.is_(None))
         serves = or_(
             Product.certification == Certification.CERTIFIED,
@@ -203,7 +218,7 @@ class Neighbourhood:
         views = products_where(self._session, Product.id.in_(wanted)).values()
         for kind in kinds:
             found = [view for view in views if _serves(kind, view.catg, view.candidate.setup, setup)]
-            self._statics.setdefault(kind, []).append(_Span(first, last, found))
+            self._read.setdefault(kind, []).append(_Span(first, last, found))
 
 
 def _kind(name: str, need: Need, setup: Setup) -> _Kind:
