@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from archive.states import Judge, Score
+from archive.states import Score
 from daemon.cli.output import cell, channels_text, duration_text, size_text, table
 from daemon.report import Fate, NightReport, ProductLine
 from tasks.engines import engine_of
@@ -113,15 +113,13 @@ def products_page(records: Sequence[Record]) -> list[RenderableType]:
             record["id"],
             record["name"],
             category_text(record),
-            channels_text(record["channels"]),
-            record["certification"] + (" by score" if record["judge"] == Judge.SCORE else ""),
+            record["certification"],
             record["score"],
-            record["step"] or "static",
         )
         for record in records
     ]
-    columns = ("id", "name", "category", "channels", "certification", "score", "from")
-    return [table("", columns, rows, unbroken=("name", "category"))]
+    columns = ("id", "name", "category", "certified", "score")
+    return [table("", columns, rows, unbroken=("id", "category", "certified", "score"))]
 
 
 def scores_page(records: Sequence[Record], *, every: bool, dry_run: bool) -> list[RenderableType]:
