@@ -13,8 +13,9 @@ from sqlalchemy import ColumnElement, Select, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from archive.models import Frame, Product, Step
+from archive.select import feeding
 from archive.setup import SetupKey
-from archive.states import Certification, Score, StepState
+from archive.states import Certification, Score
 
 Found = TypeVar("Found", Frame, Product)
 
@@ -150,12 +151,14 @@ def find_products(session: Session, search: ProductSearch) -> Page[Product]:
     return _page(session, Product, wanted, search)
 
 
-_own, _newer = aliased(Step), aliased(Step)
-# A product is replaced by those of a later make of its step.
+_own, _newer, _made = aliased(Step), aliased(Step), aliased(Product)
+# A product is replaced by one of its kind from a later make of its step, if that may be used: a red one leaves it its
+# place, and a make that came out as it is again made nothing.
 SUPERSEDED = (
-    select(_newer.id)
+    select(_made.id)
+    .join(_newer, _made.step_id == _newer.id)
     .join(_own, (_own.group_id == _newer.group_id) & (_own.name == _newer.name))
-    .where(_own.id == Product.step_id, _newer.sequence > _own.sequence, _newer.state == StepState.DONE)
+    .where(_own.id == Product.step_id, _newer.sequence > _own.sequence, _made.catg == Product.catg, feeding(_made))
     .exists()
 )
 

@@ -87,6 +87,23 @@ def numbers(rows: Any) -> list[int]:  # noqa: ANN401
     return [row.size for row in rows]
 
 
+def test_what_goes_on_serving_is_not_replaced(filled: Registry) -> None:
+    """A later make that is red leaves its place, one that came out the same made nothing; a person's word decides."""
+
+    def shown() -> list[int]:
+        with filled.read() as session:
+            return numbers(find_products(session, ProductSearch(types=("MASTER_BIAS",), limit=EVERYTHING)).rows)
+
+    with filled.begin() as session:
+        group = session.query(Group).one()
+        session.add(Step(group=group, name="bias", sequence=3, state=StepState.DONE, created=NOW))
+        session.query(Product).filter_by(size=2).one().score = Score.RED
+    assert shown() == [2, 1]
+    with filled.begin() as session:
+        session.query(Product).filter_by(size=2).one().certification = Certification.CERTIFIED
+    assert shown() == [2]
+
+
 @pytest.mark.parametrize(
     ("conditions", "found"),
     [
