@@ -213,8 +213,8 @@ class Step(Row):
     started: Mapped[datetime | None]
     ended: Mapped[datetime | None]
     # Digest of recipe, version and parameters that a done step was last held against, with all that it may take;
-    # whoever changes what it may take empties it. See tasks.survey. None where
-    # another pipeline made it: then it is never held against anything.
+    # whoever changes what it may take empties it (see tasks.survey). None where another pipeline made it: then it is
+    # never held against anything.
     weighed: Mapped[str | None] = mapped_column(String(64), default="")
 
     group: Mapped[Group] = relationship(back_populates="steps")

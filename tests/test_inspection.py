@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from typing_extensions import Buffer
 
@@ -259,3 +259,46 @@ class TestWhatIsNoFits:
     def test_a_missing_file_is_an_error_of_its_own(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             inspect(tmp_path / "nothing.fits")
+
+
+TEXTS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=18)
+NUMBERS = st.one_of(st.integers(-(10**15), 10**15), st.floats(-1e60, 1e60), st.booleans())
+KEYWORDS = st.sampled_from(["OBJECT", "MJD-OBS", "A_1", "ESO DPR CATG", "ESO INS LAMP3 ST", "ESO DET OUT1 CONAD"])
+
+
+@given(keyword=KEYWORDS, value=st.one_of(TEXTS, NUMBERS), comment=st.sampled_from(["", "a / b", "it's"]))
+@example(keyword="OBJECT", value="O/Brien = Sons", comment="")
+@example(keyword="OBJECT", value="  led by blanks  ", comment="")
+@example(keyword="OBJECT", value="", comment="nothing")
+def test_what_is_read_without_astropy_is_what_astropy_reads(keyword: str, value: str | float, comment: str) -> None:
+    card = fits.Card(f"HIERARCH {keyword}" if keyword.startswith("ESO") else keyword, value, comment)
+    image = str(card).encode()
+    assume(inspection._USUAL.fullmatch(image))
+    compare_with_astropy(image)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A       = +5", "A       = 007", "A       = -0", "A       = 5.", "A       = -1.5E-3", "A       = T / yes",
+        "A       = 'a' / 'b'", "A       = '' / nothing", "HIERARCH ESO A B=1", "HIERARCH ESO A B =   'x'  /y",
+    ],
+)  # fmt: skip
+def test_what_other_programs_write_is_read_as_astropy_reads_it(text: str) -> None:
+    compare_with_astropy(text.ljust(80).encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["A       = 1.D5", "A       = 'it''s'", "A       = TRUE", "A       =", "A       = (1, 2)", "A       = 'long&'"],
+)
+def test_what_is_unusual_is_left_to_astropy(text: str) -> None:
+    assert inspection._USUAL.fullmatch(text.ljust(80).encode()) is None
+
+
+def compare_with_astropy(image: bytes) -> None:
+    usual = inspection._USUAL.fullmatch(image)
+    assert usual
+    card = fits.Card.fromstring(image)
+    keyword, value = inspection._value(usual)
+    assert (keyword, value, type(value)) == (card.keyword, card.value, type(card.value))
