@@ -21,6 +21,7 @@ import httpx
 import numpy as np
 from sqlalchemy import func, select
 
+from archive.holdings import find_holding
 from archive.models import Frame, Product
 from archive.registry import Registry
 from archive.search import FrameSearch, ProductSearch, find_frames, find_products
@@ -28,7 +29,7 @@ from archive.setup import SetupKey
 from archive.states import Certification
 from benchmarks.decade import fill
 from benchmarks.postgres import execute, postgres_server
-from tasks.associating import associate, find_frame, retrieval_policy
+from tasks.associating import associate, retrieval_policy
 from tasks.associations import Mode
 from tasks.cascade import Tag
 from tasks.settings import Settings
@@ -71,8 +72,8 @@ def trees(registry: Registry, dp_ids: Sequence[str], mode: Mode) -> list[Questio
 
     def ask(dp_id: str) -> object:
         with registry.read() as session:
-            frame = find_frame(session, dp_id)
-            if frame is None:
+            frame = find_holding(session, dp_id)
+            if not isinstance(frame, Frame):
                 raise SystemExit(f"{dp_id} is not in the registry that was filled with it.")
             return associate(session, frame, mode, policy)
 

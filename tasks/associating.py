@@ -37,12 +37,6 @@ _INSIDE = 0.5  # days to the edge of what is read; the calibrations of a calibra
 _RISKIEST = max(level.level for need in _NEEDS for level in need.levels)
 
 
-def find_frame(session: Session, dp_id: str) -> Frame | None:
-    """Return the newest version of a raw frame, None if there is none of this data-product identifier."""
-    versions = select(Frame).where(Frame.dp_id == dp_id).order_by(Frame.version.desc())
-    return session.scalars(versions.limit(1)).first()
-
-
 def retrieval_policy(settings: Settings) -> Policy:
     """Return by what calibrations are handed out.
 

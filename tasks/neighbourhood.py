@@ -12,9 +12,9 @@ from sqlalchemy import ColumnElement, and_, false, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from archive.models import Frame, Group, Product, Step
-from archive.select import PAIRED
+from archive.select import PAIRED, feeding
 from archive.setup import Setup, SetupKey
-from archive.states import Certification, GroupState, Score
+from archive.states import GroupState
 from tasks.cascade import Need
 from tasks.makes import products_where
 from tasks.snapshot import ProductView
@@ -201,17 +201,13 @@ class Statics:
         """Read all that may be asked for with this setup at once."""
         kinds = {_kind(need.catg, need, setup): need for need in self._needs}
         alone = (Product.catg != "ASTROMETRY_WCS") & ((Product.catg != "GEOMETRY_TABLE") | Product.step_id.is_(None))
-        serves = or_(
-            Product.certification == Certification.CERTIFIED,
-            (Product.certification == Certification.PROVISIONAL) & (Product.score != Score.RED),
-        )
         begun = Product.mjd <= first
         alike = [begun, Product.catg, Product.response, *(getattr(Product, key) for key in SetupKey)]
         place = func.rank().over(partition_by=alike, order_by=Product.mjd.desc())
         ranked = (
             select(Product.id, Product.mjd, place.label("place"))
             .where(Product.static, Product.mjd <= last, _any(Product.catg, Product, kinds, setup))
-            .where(serves, or_(alone, PAIRED))
+            .where(feeding(Product), or_(alone, PAIRED))
             .subquery()
         )
         wanted = select(ranked.c.id).where(or_(ranked.c.place == 1, ranked.c.mjd > first))

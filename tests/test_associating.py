@@ -7,12 +7,13 @@ import pytest
 from small_night import MORNING, World
 from sqlalchemy import select
 
+from archive.holdings import find_holding
 from archive.models import Frame, Product
 from archive.registry import Registry
 from archive.setup import Setup
 from archive.states import Certification, Score
 from recipes.recipe import Value
-from tasks.associating import associate, find_frame, retrieval_policy
+from tasks.associating import associate, retrieval_policy
 from tasks.associations import Association, Mode, Tree, Validity
 from tasks.cascade import Tag
 
@@ -225,8 +226,8 @@ class TestMissing:
         with world.registry.read() as session:
             frame = session.scalars(select(Frame).where(Frame.tag == Tag.FLAT)).first()
             assert frame is not None
-            found = find_frame(session, frame.dp_id)
-            assert found is not None
+            found = find_holding(session, frame.dp_id)
+            assert isinstance(found, Frame)
             tree = associate(session, found, Mode.RAW2MASTER, retrieval_policy(world.settings))
         assert len(tree.top.files) == 3
         assert set(below(tree.top)) == {"MASTER_BIAS"}

@@ -18,11 +18,13 @@ from astroquery.eso import EsoClass
 from pyvo.dal.adhoc import DatalinkResults
 from served_archive import Archive
 
+from archive.holdings import find_holding
+from archive.models import Frame
 from archive.states import Certification
 from archive.store import digest_of
 from daemon.web.calselector import MOST_IDS
 from daemon.web.limits import LONGEST_BODY
-from tasks.associating import associate, find_frame, retrieval_policy
+from tasks.associating import associate, retrieval_policy
 from tasks.associations import Mode, Tree
 
 ASSOCIATIONS = "/calselector/v1/associations"
@@ -66,8 +68,8 @@ def eso(url: str, tmp_path: Path) -> EsoClass:
 
 def tree(archive: Archive, dp_id: str, mode: Mode) -> Tree:
     with archive.registry.read() as session:
-        frame = find_frame(session, dp_id)
-        assert frame is not None
+        frame = find_holding(session, dp_id)
+        assert isinstance(frame, Frame)
         return associate(session, frame, mode, retrieval_policy(archive.settings))
 
 

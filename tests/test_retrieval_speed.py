@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from sqlalchemy import event, select
 
+from archive.holdings import find_holding
 from archive.models import Frame
 from archive.registry import Registry
 from archive.search import FrameSearch, ProductSearch, find_frames, find_products
 from archive.states import Certification
 from benchmarks.decade import fill
-from tasks.associating import associate, find_frame, retrieval_policy
+from tasks.associating import associate, retrieval_policy
 from tasks.associations import Mode
 from tasks.cascade import Tag
 from tasks.settings import Settings
@@ -38,8 +39,8 @@ def science(registry: Registry) -> str:
 @pytest.mark.parametrize("mode", Mode)
 def test_the_nights_of_the_benchmark_have_whole_trees(nights: Registry, mode: Mode) -> None:
     with nights.read() as session:
-        frame = find_frame(session, science(nights))
-        assert frame is not None
+        frame = find_holding(session, science(nights))
+        assert isinstance(frame, Frame)
         tree = associate(session, frame, mode, retrieval_policy(Settings()))
     assert (tree.mode, tree.top.complete) == (mode, True)
     assert len(list(tree.files())) > (100 if mode is Mode.RAW2RAW else 12)
@@ -59,8 +60,8 @@ def test_no_question_goes_through_a_table(nights: Registry) -> None:
             plan = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()
             slow.update(f"{row[3]}: {statement}" for row in plan if SLOW.search(row[3]))
 
-        frame = find_frame(session, dp_id)
-        assert frame is not None
+        frame = find_holding(session, dp_id)
+        assert isinstance(frame, Frame)
         for mode in Mode:
             associate(session, frame, mode, retrieval_policy(Settings()))
         find_frames(session, FrameSearch(limit=100, object=frame.object))
