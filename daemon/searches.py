@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
 from archive.naming import PRODUCT_CODES, STATIC_CODES
 from archive.night import mjd_of
@@ -71,8 +71,12 @@ def _utc(moment: object) -> object:
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found
 
 
-def _name_of_score(value: object) -> object:
-    return tuple("" if item == "none" else item for item in value) if isinstance(value, tuple) else value
+def _score(word: str) -> Score:
+    """Read a score, of which the missing one is spelt ``none``."""
+    words = {score.value or "none": score for score in Score}
+    if word not in words:
+        raise ValueError(f"there is no such score; there are {', '.join(words)}")
+    return words[word]
 
 
 _Time = Annotated[datetime, BeforeValidator(_utc)]
@@ -137,7 +141,7 @@ class ProductParameters(_Parameters):
     certification: Annotated[tuple[Certification, ...], BeforeValidator(_listed)] = Field(
         default=(), description="provisional, certified or rejected; several with commas."
     )
-    score: Annotated[tuple[Score, ...], BeforeValidator(_name_of_score), BeforeValidator(_listed)] = Field(
+    score: Annotated[tuple[Annotated[Score, PlainValidator(_score)], ...], BeforeValidator(_listed)] = Field(
         default=(), description="green, yellow, red, or none where nothing was scored; several with commas."
     )
     static: Whether = Field(default=Whether.ANY, description="Whether it is a static calibration.")

@@ -21,6 +21,7 @@ from daemon.cli.errors import ExitCode, NotFoundError, UsageError
 from daemon.cli.identifiers import find, label, split
 from daemon.cli.output import channels_text, duration_text, size_text
 from daemon.cli.processes import parse_channels
+from daemon.heartbeat import Heartbeat, write_heartbeat
 from recipes.muse import Detector
 from recipes.simulator.night import NightPlan, write_night
 from recipes.simulator.schedule import Sequence
@@ -206,6 +207,23 @@ def test_completeness_of_the_last_nights_for_people_and_for_programs(musecal: Mu
     empty = musecal("completeness", "--night", "2026-06-11", "--nights", "1")
     assert empty.exit_code == ExitCode.WARN
     assert musecal("completeness", "--nights", "0").exit_code == ExitCode.USAGE
+
+
+@pytest.mark.usefixtures("night")
+def test_without_its_incoming_folder_a_night_is_told_only_where_the_watcher_never_ran(
+    musecal: Musecal, tmp_path: Path
+) -> None:
+    (tmp_path / "incoming").rmdir()
+    assert musecal("night", str(NIGHT)).exit_code == ExitCode.FAIL  # its exposure has no flat, as before
+    assert musecal("completeness", "--night", "2026-06-11", "--nights", "1").exit_code == ExitCode.WARN
+    heartbeat = Heartbeat(
+        at="2026-06-18T12:00:00+00:00", pid=1, mode="scan", last_scan="", last_take="", last_cycle="", waiting=0,
+        stalled=0, taken=0, troubles={}, postponed={},
+    )  # fmt: skip
+    write_heartbeat(tmp_path / "archive", heartbeat)
+    gone = musecal("completeness", "--night", "2026-06-11")
+    assert gone.exit_code not in (ExitCode.DONE, ExitCode.WARN, ExitCode.FAIL)
+    assert "is not there, so that nobody knows what lies in it" in gone.stderr
 
 
 @pytest.mark.usefixtures("night")

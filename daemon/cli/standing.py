@@ -83,10 +83,25 @@ def _pairs(session: Session) -> list[str]:
 
 
 def lying(settings: Settings) -> dict[Path, str]:
-    """Return the files in the incoming folder, each with why the watcher could not take it in yet, or ''."""
-    heartbeat = read_heartbeat(settings.archive.root)
+    """Return the files in the incoming folder, each with why the watcher could not take it in yet, or ''.
+
+    Before the watcher ran for the first time, which makes the folder, nothing need be there.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder is gone.
+    """
+    heartbeat, incoming = read_heartbeat(settings.archive.root), settings.archive.incoming
+    if not incoming.exists():
+        if heartbeat is None:
+            return {}
+        raise FileNotFoundError(
+            f"the incoming folder {incoming} is not there, so that nobody knows what lies in it; mount it, or make it "
+            "again."
+        )
     reasons = heartbeat.postponed if heartbeat else {}
-    return {path: reasons.get(str(path), "") for path in scan(settings.archive.incoming).files}
+    return {path: reasons.get(str(path), "") for path in scan(incoming).files}
 
 
 def broker_standing(settings: Settings) -> str:
